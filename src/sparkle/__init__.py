@@ -1,0 +1,1 @@
+"""Sparkle: the backend an LLM product stands on."""
