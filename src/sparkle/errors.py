@@ -22,6 +22,8 @@ status, OpenAI ``type`` and ``code``, whether a retry can help) lives on the cla
     │   ├── ConcurrencyLimitError     429 rate_limit_exceeded
     │   └── QuotaExceededError        429 insufficient_quota: no retry before the reset
     ├── StoreUnavailableError         503: quota store down, fails closed
+    │   ├── KeyStoreUnavailableError  503: the API keys cannot be read, fails closed
+    │   └── AuditUnavailableError     503: no audit record can be written and the policy demands one
     └── ProviderError                 502: the upstream failed
         ├── ProviderTimeoutError      504
         ├── ProviderRateLimitError    429
@@ -209,6 +211,18 @@ class StoreUnavailableError(SparkleError):
     grpc_status = "UNAVAILABLE"
     code = "quota_store_unavailable"
     retryable = True
+
+
+class KeyStoreUnavailableError(StoreUnavailableError):
+    """The key store does not answer; calls are refused until it does."""
+
+    code = "key_store_unavailable"
+
+
+class AuditUnavailableError(StoreUnavailableError):
+    """The audit record cannot be written and the policy demands one; calls are refused until it can."""
+
+    code = "audit_unavailable"
 
 
 class ProviderError(SparkleError):

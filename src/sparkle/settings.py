@@ -1,21 +1,27 @@
-"""All settings in one object: defaults, then a YAML file, then ``SPARKLE_*`` variables, then what the command line says.
+"""All settings in one object: defaults, then a YAML file, then ``SPARKLE_*``, then the command line.
 
-``SPARKLE_QUOTA__TOKENS_PER_DAY=5000`` sets ``settings.quota.tokens_per_day``; ``__`` nests, lists and maps are JSON.
+``SPARKLE_QUOTA__TOKENS_PER_DAY=5000`` sets ``settings.quota.tokens_per_day``; ``__`` nests, lists and maps
+are JSON.
 An unknown ``SPARKLE_*`` variable or key is an error, because a misspelt limit is a limit that does not hold.
 ``sparkle settings`` prints every name with its default and meaning.
 """
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast, get_type_hints
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta, Struct
 
 from sparkle.errors import ConfigurationError
+from sparkle.masking import masked
+from sparkle.validation import Problem, find_problems
 
 PREFIX = "SPARKLE_"
 
@@ -28,26 +34,35 @@ def _doc(text: str, **kwargs: Any) -> Any:
 
 
 class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
+    def __repr__(self) -> str:
+        # A settings object ends up in tracebacks and debug logs: no secret may stand in its repr.
+        shown = (f"{name}={masked(name, getattr(self, name))!r}" for name in self.__struct_fields__)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
-class ServerSettings(_Section):
+class ServerSettings(_Section, frozen=True):
     """The HTTP gateway."""
 
     host: Annotated[str, _doc("Address to listen on. Anything but loopback demands API keys.")] = "127.0.0.1"
     port: Annotated[int, _doc("Port to listen on; 0 takes a free one and prints it.", ge=0, le=65535)] = 8000
     workers: Annotated[int, _doc("Gateway processes sharing the port.", ge=1, le=64)] = 1
     require_keys: Annotated[bool | None, _doc("Demand an API key. Unset: only beyond loopback.")] = None
-    max_body_bytes: Annotated[int, _doc("Largest request body accepted; above it 413.", ge=1024)] = 4 * 1024 * 1024
-    max_json_depth: Annotated[int, _doc("Deepest nesting of a request body; above it 400.", ge=4, le=500)] = 64
-    drain_seconds: Annotated[float, _doc("On SIGTERM, how long running calls may take to end.", ge=0)] = 30.0
-    drain_delay_seconds: Annotated[float, _doc("How long /readyz says no before the port closes.", ge=0)] = 0.0
-    idempotency_seconds: Annotated[int, _doc("How long an Idempotency-Key is remembered; 0 switches it off.", ge=0)] = (
-        86_400
+    max_body_bytes: Annotated[int, _doc("Largest request body accepted; above it 413.", ge=1024)] = (
+        4 * 1024 * 1024
     )
+    max_json_depth: Annotated[int, _doc("Deepest nesting of a request body; above it 400.", ge=4, le=500)] = (
+        64
+    )
+    drain_seconds: Annotated[float, _doc("On SIGTERM, how long running calls may take to end.", ge=0)] = 30.0
+    drain_delay_seconds: Annotated[float, _doc("How long /readyz says no before the port closes.", ge=0)] = (
+        0.0
+    )
+    idempotency_seconds: Annotated[
+        int, _doc("How long an Idempotency-Key is remembered; 0 switches it off.", ge=0)
+    ] = 86_400
 
 
-class ScopeLimits(_Section):
+class ScopeLimits(_Section, frozen=True):
     """Limits of one scope (team, key or everything together). 0 means no limit."""
 
     tokens_per_day: Annotated[Count, _doc("Tokens (prompt and answer) per day.")] = 0
@@ -57,7 +72,7 @@ class ScopeLimits(_Section):
     usd_per_month: Annotated[float, _doc("Money per calendar month in US dollars.", ge=0)] = 0.0
 
 
-class QuotaSettings(_Section):
+class QuotaSettings(_Section, frozen=True):
     """Quota and cost. The first five are per user; 0 means no limit."""
 
     tokens_per_day: Annotated[Count, _doc("Tokens (prompt and answer) per user and day.")] = 100_000
@@ -70,14 +85,16 @@ class QuotaSettings(_Section):
     total: Annotated[ScopeLimits, _doc("Limits of all calls together.")] = ScopeLimits()
     timezone: Annotated[str, _doc("IANA zone in which days and months begin.")] = "UTC"
     store_url: Annotated[
-        str, _doc("redis://, rediss:// or unix:// of a shared Valkey/Redis; empty: SQLite in the data folder.")
+        str,
+        _doc("redis://, rediss:// or unix:// of a shared Valkey/Redis; empty: SQLite in the data folder."),
     ] = ""
     default_max_output_tokens: Annotated[
         int, _doc("Largest answer reserved when the caller sets no max_tokens.", ge=1)
     ] = 4_096
     max_output_tokens: Annotated[int, _doc("Largest answer a caller may ask for.", ge=1)] = 32_768
     min_output_tokens: Annotated[
-        int, _doc("Smallest answer worth starting when the caller sets no max_tokens and little is left.", ge=1)
+        int,
+        _doc("Smallest answer worth starting when the caller sets no max_tokens and little is left.", ge=1),
     ] = 64
     lease_seconds: Annotated[
         Seconds, _doc("A dead process's reservations return after this many seconds without its heartbeat.")
@@ -85,7 +102,7 @@ class QuotaSettings(_Section):
     prices_file: Annotated[str, _doc("YAML price table that overrides the shipped one.")] = ""
 
 
-class UpstreamSettings(_Section):
+class UpstreamSettings(_Section, frozen=True):
     """One OpenAI-compatible API."""
 
     name: Annotated[str, _doc("Name used in metrics, aliases and errors.")]
@@ -98,39 +115,49 @@ class UpstreamSettings(_Section):
     max_connections: Annotated[int, _doc("Largest connection pool per worker.", ge=1)] = 512
 
 
-class ProviderSettings(_Section):
+class ProviderSettings(_Section, frozen=True):
     """Where models are."""
 
     upstream: Annotated[str, _doc("Base URL of a single upstream (what --upstream sets).")] = ""
-    upstreams: Annotated[tuple[UpstreamSettings, ...], _doc("Several upstreams, in order of preference.")] = ()
+    upstreams: Annotated[
+        tuple[UpstreamSettings, ...], _doc("Several upstreams, in order of preference.")
+    ] = ()
     aliases: Annotated[
         dict[str, tuple[str, ...]],
         _doc('Model name to "model" or "upstream/model" candidates, tried in order (fallback).'),
     ] = {}
-    local_model: Annotated[str, _doc("GGUF file for the local model; empty: SmolLM2-135M from its wheel.")] = ""
+    local_model: Annotated[
+        str, _doc("GGUF file for the local model; empty: SmolLM2-135M from its wheel.")
+    ] = ""
     local_threads: Annotated[int, _doc("Threads of the local model; 0: all cores.", ge=0)] = 0
     connect_timeout: Annotated[Seconds, _doc("Seconds to connect.")] = 5.0
     first_byte_timeout: Annotated[Seconds, _doc("Seconds until the answer's headers.")] = 120.0
     idle_timeout: Annotated[Seconds, _doc("Seconds between two chunks of a stream.")] = 60.0
     total_timeout: Annotated[Seconds, _doc("Seconds for a whole call, retries included.")] = 600.0
-    max_retries: Annotated[int, _doc("Retries of one upstream before the next one is tried.", ge=0, le=10)] = 2
+    max_retries: Annotated[
+        int, _doc("Retries of one upstream before the next one is tried.", ge=0, le=10)
+    ] = 2
     retry_base_seconds: Annotated[Seconds, _doc("Base of the exponential backoff (full jitter).")] = 0.25
     retry_max_seconds: Annotated[Seconds, _doc("Longest single backoff.")] = 8.0
     breaker_failures: Annotated[int, _doc("Consecutive failures that open an upstream's circuit.", ge=1)] = 5
     breaker_reset_seconds: Annotated[Seconds, _doc("Rest before an open circuit lets one call try.")] = 10.0
 
 
-class MonitoringSettings(_Section):
+class MonitoringSettings(_Section, frozen=True):
     """Metrics, spans and the audit record."""
 
     audit: Annotated[bool, _doc("Write one audit record per call.")] = True
     audit_retention_days: Annotated[int, _doc("Days to keep audit files; 0 keeps them.", ge=0)] = 90
-    tracing: Annotated[bool, _doc("OpenTelemetry GenAI spans (extra otel; OTEL_* configure the exporter).")] = False
+    tracing: Annotated[
+        bool, _doc("OpenTelemetry GenAI spans (extra otel; OTEL_* configure the exporter).")
+    ] = False
     capture_content: Annotated[bool, _doc("Put message content into spans. Off unless you need it.")] = False
-    log_level: Annotated[str, _doc("debug, info, warning or error.")] = "info"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _doc("debug, info, warning or error.")
+    ] = "info"
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """Everything; built once by the composition root and passed in."""
 
     data_dir: Annotated[Path, _doc("Folder for databases, audit files and caches.")] = Path(".sparkle")
@@ -150,56 +177,75 @@ def load_settings(
     """Build the settings.
 
     Args:
-        file: YAML file with the same nesting as :class:`Settings`; ``None`` reads the one ``SPARKLE_CONFIG`` names.
+        file: YAML file with the same nesting as :class:`Settings`; ``None`` reads the one ``SPARKLE_CONFIG``
+            names.
         environ: Variables to read; ``None`` reads the process's own.
-        overrides: Dotted names to values, strongest of all, e.g. ``{"server.port": 0}``; ``None`` values are skipped.
+        overrides: Dotted names to values, strongest of all, e.g. ``{"server.port": 0}``; ``None`` values are
+            skipped.
 
     Raises:
-        ConfigurationError: Unknown name, wrong type or value out of range; the message names the setting.
+        ConfigurationError: Unknown name, wrong type or value out of range; the message names every such
+            setting and never repeats a secret. ``details["problems"]`` lists them one by one.
     """
     env = dict(os.environ if environ is None else environ)
-    path = file or env.pop(PREFIX + "CONFIG", None)
-    env.pop(PREFIX + "CONFIG", None)
+    from_env = env.pop(PREFIX + "CONFIG", None)
+    path = file or from_env
     tree = _read_file(Path(path)) if path else {}
-    for name, value in env.items():
-        if name.startswith(PREFIX):
-            _put(tree, name[len(PREFIX) :].lower().split("__"), _maybe_json(value), name)
+    # Shorter names first: SPARKLE_QUOTA={...} beside SPARKLE_QUOTA__X=... means the same in any order.
+    for name in sorted((n for n in env if n.startswith(PREFIX)), key=lambda n: (n.count("__"), n)):
+        parts = name[len(PREFIX) :].lower().split("__")
+        _put(tree, parts, _from_variable(name, env[name]), name)
     for dotted, value in (overrides or {}).items():
         if value is not None:
             _put(tree, dotted.split("."), value, dotted)
-    provider = tree.setdefault("provider", {})
-    if isinstance(provider, dict) and not provider.get("upstream") and not provider.get("upstreams"):
-        base = env.get("OPENAI_BASE_URL", "")
-        if base:
-            cast("dict[str, Any]", provider)["upstream"] = base
-    try:
-        return msgspec.convert(tree, Settings, strict=False, dec_hook=_decode_path)
-    except msgspec.ValidationError as exc:
-        raise ConfigurationError(f"settings: {_name_the_setting(str(exc))}") from None
+    _honour_openai_variables(tree, env)
+    problems = list(find_problems(tree, Settings, strict=False, dec_hook=_decode_path))
+    if not problems:
+        settings = msgspec.convert(tree, Settings, strict=False, dec_hook=_decode_path)
+        problems = list(_contradictions(settings))
+        if not problems:
+            return settings
+    lines = [_say(problem) for problem in problems]
+    raise ConfigurationError(f"settings: {'; '.join(lines)}", details={"problems": lines})
 
 
 def describe(settings: Settings | None = None) -> Iterator[tuple[str, str, str]]:
-    """Every setting as ``(variable, value, meaning)``, in the order of the source. Keys are masked."""
+    """Every setting as ``(variable, value, meaning)``, in the order of the source. Secrets are masked."""
     yield from _describe(settings or Settings(), PREFIX)
 
 
 def _describe(section: Struct, prefix: str) -> Iterator[tuple[str, str, str]]:
-    for field in msgspec.inspect.type_info(type(section)).fields:  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
-        name: str = field.name  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    hints = get_type_hints(type(section), include_extras=True)
+    for name in section.__struct_fields__:
         value = getattr(section, name)
         variable = prefix + name.upper()
         if isinstance(value, Struct):
             yield from _describe(value, variable + "__")
             continue
-        meta = getattr(field.type, "extra_json_schema", None) or {}  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-        shown = msgspec.json.encode(value, enc_hook=str).decode() if not isinstance(value, str) else value
-        if name == "upstreams" and value:
-            shown = "(set)"
-        yield variable, shown, str(meta.get("description", ""))
+        notes = (
+            meta.description for meta in getattr(hints[name], "__metadata__", ()) if isinstance(meta, Meta)
+        )
+        # The outermost note is the setting's own; inner ones belong to reused types.
+        yield variable, _shown(name, value), next((note for note in reversed(list(notes)) if note), "")
+
+
+def _shown(name: str, value: Any) -> str:
+    value = masked(name, value)
+    if isinstance(value, str | Path):
+        return str(value)
+    return msgspec.json.encode(_plain(value)).decode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Struct):
+        return {n: _plain(masked(n, getattr(value, n))) for n in value.__struct_fields__}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast("tuple[Any, ...]", value)]
+    return value
 
 
 def _decode_path(kind: type, value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
+    if kind is Path and isinstance(value, str | Path):
         return Path(value)
     raise ValueError(f"expected a path, got {type(value).__name__}")
 
@@ -209,8 +255,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         data: Any = msgspec.yaml.decode(path.read_bytes())
     except OSError as exc:
         raise ConfigurationError(f"settings file {path}: {exc.strerror or exc}") from None
-    except msgspec.DecodeError as exc:
-        raise ConfigurationError(f"settings file {path} is not valid YAML: {exc}") from None
+    except msgspec.DecodeError:
+        # The parser's own message quotes the file's lines, which may hold a key.
+        raise ConfigurationError(f"settings file {path} is not valid YAML") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -218,13 +265,13 @@ def _read_file(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", data)
 
 
-def _maybe_json(value: str) -> Any:
-    if value[:1] in "[{":
-        try:
-            return msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            return value
-    return value
+def _from_variable(name: str, value: str) -> Any:
+    if value[:1] not in ("[", "{"):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        raise ConfigurationError(f"settings: {name} begins like JSON but is not valid JSON") from None
 
 
 def _put(tree: dict[str, Any], parts: list[str], value: Any, source: str) -> None:
@@ -232,21 +279,50 @@ def _put(tree: dict[str, Any], parts: list[str], value: Any, source: str) -> Non
     for part in parts[:-1]:
         child: Any = node.setdefault(part, {})
         if not isinstance(child, dict):
-            raise ConfigurationError(f"{source}: {part!r} is a value, not a section")
+            raise ConfigurationError(f"settings: {source}: {part!r} is a value, not a section")
         node = cast("dict[str, Any]", child)
     node[parts[-1]] = value
 
 
-def _name_the_setting(message: str) -> str:
-    # msgspec ends its messages with " - at `$.quota.tokens_per_day`" or names an unknown field.
-    text, _, where = message.partition(" - at `$")
-    where = where.rstrip("`").lstrip(".")
-    if "unknown field" in text:
-        field = text.rsplit("`", 2)[1]
-        full = f"{where}.{field}" if where else field
-        return f"unknown setting {full!r} (variable {_variable(full)}); `sparkle settings` lists them all"
-    return f"{where or 'value'} ({_variable(where)}): {text}" if where else text
+def _honour_openai_variables(tree: dict[str, Any], env: Mapping[str, str]) -> None:
+    base = env.get("OPENAI_BASE_URL", "")
+    provider = tree.setdefault("provider", {})
+    if base and isinstance(provider, dict):
+        section = cast("dict[str, Any]", provider)
+        if not section.get("upstream") and not section.get("upstreams"):
+            section["upstream"] = base
 
 
-def _variable(dotted: str) -> str:
-    return PREFIX + dotted.upper().replace(".", "__")
+def _contradictions(settings: Settings) -> Iterator[Problem]:
+    """What no single field's type can say."""
+    try:
+        ZoneInfo(settings.quota.timezone)
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+    ):  # unknown name; not a name at all; a directory of the zone database
+        yield Problem(("quota", "timezone"), 'must be an IANA time zone such as "UTC" or "Asia/Shanghai"')
+    names = [upstream.name for upstream in settings.provider.upstreams]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Problem(
+            ("provider", "upstreams"), f"two upstreams are named {name!r}; aliases could not tell them apart"
+        )
+
+
+def _say(problem: Problem) -> str:
+    # A variable holds a whole list, so its name ends where the first list position stands.
+    names = list(itertools.takewhile(lambda part: isinstance(part, str), problem.path))
+    variable = PREFIX + "__".join(str(part) for part in names).upper()
+    if problem.message.startswith("unknown name") and len(names) == len(problem.path):
+        hint = f"; did you mean {near}?" if (near := _nearest(variable)) else ""
+        return f"unknown setting {problem.where!r} ({variable}){hint} `sparkle settings` lists them all"
+    return f"{problem.where} ({variable}) {problem.message}" if problem.path else problem.message
+
+
+def _nearest(variable: str) -> str | None:
+    """The known variable that was probably meant: SPARKLE_PORT means SPARKLE_SERVER__PORT."""
+    known = [name for name, _, _ in describe()]
+    same_end = [name for name in known if name.endswith("__" + variable.removeprefix(PREFIX))]
+    near = same_end or difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
+    return near[0] if near else None
