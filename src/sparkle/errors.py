@@ -1,7 +1,8 @@
 """The one error tree.
 
-Everything Sparkle raises on purpose is a :class:`SparkleError`. What a door must know to answer (HTTP status, gRPC
-status, OpenAI ``type`` and ``code``, whether a retry can help) lives on the class, so that no door keeps a table.
+Everything Sparkle raises on purpose is a :class:`SparkleError`. What a door must know to answer (HTTP status,
+gRPC status, OpenAI ``type`` and ``code``, whether a retry can help) lives on the class, so that no door keeps
+a table.
 
 ::
 
@@ -16,7 +17,7 @@ status, OpenAI ``type`` and ``code``, whether a retry can help) lives on the cla
     ├── PermissionDeniedError         403
     ├── NotFoundError                 404
     ├── InputBlockedError             400 content_filter: a guard refused the input
-    ├── OutputBlockedError            200 content_filter (never an HTTP error; raised by the library only on request)
+    ├── OutputBlockedError            200 content_filter (no HTTP error; the library raises it on request)
     ├── LimitError
     │   ├── RateLimitError            429 rate_limit_exceeded: a retry later succeeds
     │   ├── ConcurrencyLimitError     429 rate_limit_exceeded
