@@ -1,8 +1,8 @@
 """Reading a policy file: YAML in, one checked :class:`Policy` out, or every problem with its line.
 
 YAML 1.1 reads the bare word ``off`` as false and lets a later key silently replace an earlier one of the same
-name. In a file that says what is forbidden both are traps: here ``off`` means the mode and a repeated key is an
-error.
+name. In a file that says what is forbidden both are traps: here ``off`` means the mode and a repeated key is
+an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def default_policy_text() -> str:
 def load_policy(path: str | Path | None = None) -> Policy:
     """Read and check a policy file; ``None`` or an empty path reads the shipped default.
 
-    Rule names are not checked here: only the guards know their rules; their constructors refuse unknown names.
+    Rule names are not checked here: only the guards know their rules and refuse unknown names.
 
     Raises:
         PolicyError: The file cannot be read, is not YAML or breaks the schema. The message names file, line,

@@ -70,7 +70,7 @@ class PolicyWatcher(Generic[T]):
     """Holds the snapshot in force and replaces it when the file changes; a broken file changes nothing.
 
     ``current`` is replaced in one assignment, so a call that reads it once sees one policy from beginning to
-    end. The file is polled (one system call a second): notification APIs miss changes on network and container
+    end. The file is polled (one system call a second): notifications miss changes on network and container
     mounts. Symbolic links are followed, so a mounted ConfigMap that swaps its link is seen too.
     """
 

@@ -1,0 +1,165 @@
+"""Layer 4 on a whole OpenAI answer: every text a model wrote is checked, wherever in the JSON it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from sparkle.errors import ProviderError
+from sparkle.llm.usage import Usage
+from sparkle.llm.verdict import ALLOW, Action, Finding, Verdict
+
+if TYPE_CHECKING:
+    from sparkle.llm.output import OutputValidator, PromptGuard
+
+TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
+"""Fields of a message or delta in which a model's own text stands (the middle two as DeepSeek, vLLM and OpenRouter name them)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedAnswer:
+    """A checked answer."""
+
+    body: bytes
+    """The response to pass on: the upstream's own bytes when nothing was found."""
+    text: str
+    """The first choice's text."""
+    finish_reason: str | None
+    model: str | None
+    verdict: Verdict
+    usage: Usage | None
+    """As the upstream reported it."""
+    generated: str
+    """All text the model wrote, unredacted, for counting only."""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+
+    @staticmethod
+    def unchecked(raw: bytes) -> GuardedAnswer:
+        """The answer as it came, for a policy that fails open."""
+        data = _decode(raw)
+        message = next((m for _, m in _messages(data)), {})
+        return GuardedAnswer(
+            raw, str(message.get("content") or ""), None, data.get("model"), ALLOW, usage_of(data), ""
+        )
+
+
+def guard_answer(raw: bytes, validator: OutputValidator, prompt: PromptGuard | None) -> GuardedAnswer:
+    """Check a whole chat completion.
+
+    A redaction replaces the spans and drops ``logprobs`` (they spell the text out token by token). A block empties
+    what follows and sets ``finish_reason: "content_filter"``.
+
+    Raises:
+        ProviderError: The upstream's body is not a chat completion.
+    """
+    data = _decode(raw)
+    findings: list[Finding] = []
+    generated: list[str] = []
+    changed = False
+    for choice, message in _messages(data):
+        where = f"choices[{choice.get('index', 0)}].message"
+        blocked = False
+        for field in TEXT_FIELDS:
+            text = message.get(field)
+            if not isinstance(text, str) or not text:
+                continue
+            generated.append(text)
+            result = validator.check_text(text, prompt=prompt, path=f"{where}.{field}")
+            findings += result.verdict.findings
+            blocked |= result.verdict.action is Action.BLOCK
+            if result.text != text:
+                message[field] = result.text
+                choice["logprobs"] = None
+                changed = True
+        for function, path in _functions(message, where):
+            arguments = function.get("arguments")
+            if not isinstance(arguments, str) or not arguments:
+                continue
+            generated.append(arguments)
+            result = validator.check_tool_arguments(arguments, prompt=prompt, path=f"{path}.arguments")
+            findings += result.verdict.findings
+            blocked |= result.verdict.action is Action.BLOCK
+            if result.text != arguments:
+                function["arguments"] = result.text
+                choice["logprobs"] = None
+                changed = True
+        if blocked:
+            _withhold(choice, message)
+            changed = True
+    verdict = Verdict.of(findings) if findings else ALLOW
+    if changed:
+        data["sparkle"] = {"action": verdict.action, "findings": msgspec.to_builtins(verdict.findings)}
+    choices = cast("list[dict[str, Any]]", data["choices"])
+    first = choices[0] if choices else {}
+    message = cast("dict[str, Any]", first.get("message") or {})
+    content = message.get("content")
+    return GuardedAnswer(
+        body=msgspec.json.encode(data) if changed else raw,
+        text=content if isinstance(content, str) else "",
+        finish_reason=first.get("finish_reason"),
+        model=data.get("model"),
+        verdict=verdict,
+        usage=usage_of(data),
+        generated="\n".join(generated),
+        tool_calls=tuple(message.get("tool_calls") or ()),
+    )
+
+
+def usage_of(data: dict[str, Any]) -> Usage | None:
+    """The usage an upstream reported, or ``None`` where it is missing or not numbers."""
+    usage = data.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    fields = cast("dict[str, Any]", usage)
+    prompt, completion = fields.get("prompt_tokens"), fields.get("completion_tokens", 0)
+    if isinstance(prompt, int) and isinstance(completion, int) and prompt >= 0 and completion >= 0:
+        return Usage(prompt, completion)
+    return None
+
+
+def reported_usage(raw: bytes) -> Usage | None:
+    """:func:`usage_of` on undecoded bytes."""
+    try:
+        return usage_of(_decode(raw, need_choices=False))
+    except ProviderError:
+        return None
+
+
+def _decode(raw: bytes, *, need_choices: bool = True) -> dict[str, Any]:
+    try:
+        data: Any = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        raise ProviderError("the upstream's answer is not JSON") from None
+    if not isinstance(data, dict) or (need_choices and not isinstance(cast("dict[str, Any]", data).get("choices"), list)):
+        raise ProviderError("the upstream's answer is not a chat completion")
+    return cast("dict[str, Any]", data)
+
+
+def _messages(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for choice in cast("list[Any]", data["choices"]):
+        message = cast("dict[str, Any]", choice).get("message") if isinstance(choice, dict) else None
+        if not isinstance(message, dict):
+            raise ProviderError("the upstream's answer is not a chat completion")
+        yield cast("dict[str, Any]", choice), cast("dict[str, Any]", message)
+
+
+def _functions(message: dict[str, Any], where: str) -> Iterator[tuple[dict[str, Any], str]]:
+    legacy = message.get("function_call")
+    if isinstance(legacy, dict):
+        yield cast("dict[str, Any]", legacy), f"{where}.function_call"
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        for j, call in enumerate(cast("list[Any]", calls)):
+            function = cast("dict[str, Any]", call).get("function") if isinstance(call, dict) else None
+            if isinstance(function, dict):
+                yield cast("dict[str, Any]", function), f"{where}.tool_calls[{j}].function"
+
+
+def _withhold(choice: dict[str, Any], message: dict[str, Any]) -> None:
+    choice["finish_reason"] = "content_filter"
+    choice["logprobs"] = None
+    message.pop("tool_calls", None)
+    message.pop("function_call", None)

@@ -1,0 +1,81 @@
+"""``sparkle serve``, put together: the supervisor, its workers, the local model's process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparkle.settings import Settings
+
+if TYPE_CHECKING:
+    from sparkle.compose import Preloaded
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        ConfigurationError: The port is taken, the policy is wrong, or a part is not installed.
+    """
+    logging.basicConfig(
+        level=settings.monitoring.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s[%(process)d] %(message)s",
+        stream=sys.stderr,
+    )
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    metrics_dir = Path(tempfile.mkdtemp(prefix="metrics-", dir=settings.data_dir))
+    # prometheus_client reads this once, at its import, which comes later in this process and its forks.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_dir)
+    try:
+        return _run(settings)
+    finally:
+        shutil.rmtree(metrics_dir, ignore_errors=True)
+
+
+def _run(settings: Settings) -> int:
+    from sparkle.compose import preload
+    from sparkle.llm.monitoring import forget_process
+    from sparkle.server.supervisor import Supervisor, bind
+
+    sockets = bind(settings.server.host, settings.server.port, settings.server.workers)
+    port: int = sockets[0].getsockname()[1]
+    preloaded = preload(settings)
+    supervisor = Supervisor(
+        drain_seconds=settings.server.drain_seconds + settings.server.drain_delay_seconds,
+        on_ready=lambda: _announce(settings, port),
+        on_child_exit=forget_process,
+    )
+    for child in preloaded.children:
+        supervisor.add_command(child.name, child.argv, child.env, str(child.log_path))
+    for i, sock in enumerate(sockets):
+        supervisor.add_worker(f"gateway worker {i + 1}", _worker(settings, preloaded, sockets, sock))
+    return supervisor.run()
+
+
+def _worker(
+    settings: Settings, preloaded: Preloaded, sockets: list[socket.socket], own: socket.socket
+) -> Callable[[Callable[[], None]], int]:
+    def run_worker(ready: Callable[[], None]) -> int:
+        from sparkle.server.compose import build_gateway
+        from sparkle.server.worker import serve
+
+        for sock in sockets:
+            if sock is not own:
+                sock.close()
+        return serve(build_gateway(settings, preloaded), own, ready)
+
+    return run_worker
+
+
+def _announce(settings: Settings, port: int) -> None:
+    host = settings.server.host
+    shown = f"[{host}]" if ":" in host else host
+    sys.stdout.write(f"Sparkle listens on http://{shown}:{port} (docs: /docs, OpenAI base URL: /v1)\n")
+    sys.stdout.flush()

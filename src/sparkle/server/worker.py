@@ -1,0 +1,58 @@
+"""One gateway process: an event loop, uvicorn, and a drain that answers what it has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from sparkle.server.gateway import Gateway
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with /readyz going false before the port closes."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and not self.should_exit:
+            self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        delay = self._gateway.settings.server.drain_delay_seconds
+        if self._gateway.readiness.draining or sig == signal.SIGINT or delay <= 0:
+            self._gateway.readiness.draining = True
+            super().handle_exit(sig, frame)
+            return
+        self._gateway.readiness.draining = True
+        asyncio.get_event_loop().call_later(delay, super().handle_exit, sig, frame)
+
+
+def serve(gateway: Gateway, sock: socket.socket, ready: Callable[[], None]) -> int:
+    """Serve until SIGTERM; returns the exit code."""
+    server = gateway.settings.server
+    config = uvicorn.Config(
+        gateway,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, int(server.drain_seconds)),
+        backlog=2048,
+    )
+    running = _Server(config, gateway, ready)
+    running.run(sockets=[sock])
+    return 0 if running.started else 1
