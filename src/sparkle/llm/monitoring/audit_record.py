@@ -1,4 +1,4 @@
-"""What one line of the audit file says: who, when, what was found where, what it cost; never a text or key."""
+"""What a line of the audit file says: who, when, what was found where, what it cost; never a text or key."""
 
 from __future__ import annotations
 
