@@ -14,8 +14,12 @@ def guard() -> None:
 
 @guard.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("--output", "-o", type=click.Path(dir_okay=False, allow_dash=True), default="-", help="Verdicts. [stdout]")
-@click.option("--policy", type=click.Path(exists=True, dir_okay=False), help="Policy file; none: the shipped default.")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, allow_dash=True), default="-", help="Verdicts. [stdout]"
+)
+@click.option(
+    "--policy", type=click.Path(exists=True, dir_okay=False), help="Policy file; none: the shipped default."
+)
 def scan(file: str, output: str, policy: str | None) -> None:
     """Judge FILE.jsonl, one {"text": ...} a line; writes {"action", "score", "findings", "ms"} a line, same order."""
     from sparkle.llm.policy_source import load_policy
@@ -30,7 +34,9 @@ def scan(file: str, output: str, policy: str | None) -> None:
 
 @guard.command()
 @click.argument("text")
-@click.option("--policy", type=click.Path(exists=True, dir_okay=False), help="Policy file; none: the shipped default.")
+@click.option(
+    "--policy", type=click.Path(exists=True, dir_okay=False), help="Policy file; none: the shipped default."
+)
 @click.option("--role", type=click.Choice(["user", "tool", "retrieved"]), default="user", show_default=True)
 @click.option("--output-side", is_flag=True, help="Judge TEXT as a model's answer instead.")
 def explain(text: str, policy: str | None, role: str, output_side: bool) -> None:

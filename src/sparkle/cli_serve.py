@@ -11,10 +11,14 @@ import click
 @click.option("--host", help="Address to listen on; beyond loopback API keys are demanded. [127.0.0.1]")
 @click.option("--port", type=int, help="Port; 0 takes a free one. [8000]")
 @click.option("--workers", type=int, help="Gateway processes. [1]")
-@click.option("--data-dir", type=click.Path(file_okay=False), help="Folder for databases, audit and caches. [.sparkle]")
+@click.option(
+    "--data-dir", type=click.Path(file_okay=False), help="Folder for databases, audit and caches. [.sparkle]"
+)
 @click.option("--upstream", help="Base URL of an OpenAI-compatible API; none: the local model answers.")
 @click.option("--policy", type=click.Path(dir_okay=False), help="Policy file; none: the shipped default.")
-@click.option("--config", type=click.Path(dir_okay=False), help="YAML file with any setting (see `sparkle settings`).")
+@click.option(
+    "--config", type=click.Path(dir_okay=False), help="YAML file with any setting (see `sparkle settings`)."
+)
 def serve(
     host: str | None,
     port: int | None,

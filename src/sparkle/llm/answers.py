@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparkle.llm.output import OutputValidator, PromptGuard
 
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
-"""Fields of a message or delta in which a model's own text stands (the middle two as DeepSeek, vLLM and OpenRouter name them)."""
+"""Fields of a message or delta that hold a model's own text (the middle two as DeepSeek, vLLM and OpenRouter say)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,9 @@ def _decode(raw: bytes, *, need_choices: bool = True) -> dict[str, Any]:
         data: Any = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         raise ProviderError("the upstream's answer is not JSON") from None
-    if not isinstance(data, dict) or (need_choices and not isinstance(cast("dict[str, Any]", data).get("choices"), list)):
+    if not isinstance(data, dict) or (
+        need_choices and not isinstance(cast("dict[str, Any]", data).get("choices"), list)
+    ):
         raise ProviderError("the upstream's answer is not a chat completion")
     return cast("dict[str, Any]", data)
 

@@ -15,7 +15,7 @@ from sparkle.llm.requests import ChatRequest
 from sparkle.llm.results import ChatResult
 from sparkle.llm.stream_choice import ChoiceGuard
 from sparkle.llm.usage import Usage
-from sparkle.llm.verdict import Action, Finding, Verdict
+from sparkle.llm.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
     from sparkle.llm.monitoring import CallRecord
@@ -112,12 +112,16 @@ class GuardedStream:
                     break  # nothing more may leave: stop paying for it
             for out in self._flush():
                 yield out
-            self._record.upstream_finished()
+            self._record.upstream_finished(
+                self._upstream.upstream, response_model=self._template.get("model")
+            )
             await self._settle()
             if self._request.include_usage and self._reported is None:
                 yield self._usage_chunk()
             blocked = any(c.blocked for c in self._choices.values())
-            self._record.finish("output_blocked" if blocked else "ok", 200, finish_reason=self._finish_reason())
+            self._record.finish(
+                "output_blocked" if blocked else "ok", 200, finish_reason=self._finish_reason()
+            )
             yield DONE
         except ProviderError as exc:
             await self._settle()
@@ -181,9 +185,6 @@ class GuardedStream:
                 self._new_text.append(step.text)
         if not kept and (usage is None or not self._request.include_usage):
             return []
-        if usage is not None and not self._request.include_usage and "usage" in chunk:
-            # The caller did not ask for usage, but some upstreams put it on the last chunk by themselves: leave it there.
-            pass
         if not changed and len(kept) == len(choices):
             return [payload]
         chunk["choices"] = kept

@@ -94,7 +94,9 @@ def parse_embeddings(body: object) -> EmbeddingsRequest:
         elif isinstance(given, list) and _is_int(item):
             token_ids += 1
         else:
-            raise InvalidRequestError("input must be a string, a list of strings or token ids", param=f"input[{i}]")
+            raise InvalidRequestError(
+                "input must be a string, a list of strings or token ids", param=f"input[{i}]"
+            )
     return EmbeddingsRequest(
         body=data, model=_model(data), texts=tuple(texts), token_ids=token_ids, user=_user(data)
     )
@@ -173,7 +175,9 @@ def _check_message(message: object, index: int) -> None:
         raise InvalidRequestError("content must be a string or a list of parts", param=f"{where}.content")
     for j, part in enumerate(cast("list[object]", content)):
         if not isinstance(part, dict) or not isinstance(cast("dict[str, Any]", part).get("type"), str):
-            raise InvalidRequestError("a content part must be an object with a type", param=f"{where}.content[{j}]")
+            raise InvalidRequestError(
+                "a content part must be an object with a type", param=f"{where}.content[{j}]"
+            )
         fields = cast("dict[str, Any]", part)
         if fields["type"] in ("text", "input_text") and not isinstance(fields.get("text"), str):
             raise InvalidRequestError("a text part needs text", param=f"{where}.content[{j}].text")

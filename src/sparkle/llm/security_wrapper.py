@@ -13,6 +13,8 @@ import msgspec
 from sparkle.clock import Clock, SystemClock
 from sparkle.errors import (
     InputBlockedError,
+    InvalidRequestError,
+    LimitError,
     ProviderError,
     ProviderRejectedError,
     SparkleError,
@@ -74,7 +76,6 @@ class LLMSecurityWrapper:
         tokens: TokenCounter,
         provider: ProviderRouter,
         monitor: LLMMonitor,
-        default_model: str,
         clock: Clock | None = None,
     ) -> None:
         self._guards = guards
@@ -82,7 +83,6 @@ class LLMSecurityWrapper:
         self._tokens = tokens
         self._provider = provider
         self._monitor = monitor
-        self._default_model = default_model
         self._clock = clock or SystemClock()
 
     async def chat(
@@ -99,7 +99,7 @@ class LLMSecurityWrapper:
         Args:
             user_id: Whom the call is charged to.
             messages: OpenAI chat messages; role ``retrieved`` marks text from documents.
-            model: Model name; ``None`` takes the default.
+            model: Model name; ``None`` takes the first one the upstreams offer.
             team: Team whose limits also apply.
             **params: Any further field of the OpenAI API (``max_tokens``, ``temperature``, ``tools`` ...).
 
@@ -110,7 +110,7 @@ class LLMSecurityWrapper:
             StoreUnavailableError: The quota store is down and the policy fails closed.
             ProviderError: Every upstream failed.
         """
-        request = self._library_request(user_id, messages, model, {**params, "stream": False})
+        request = await self._library_request(messages, model, {**params, "stream": False})
         return await self.complete(request, Principal(user=user_id, team=team), request_id=new_request_id())
 
     async def stream(
@@ -126,7 +126,7 @@ class LLMSecurityWrapper:
 
         Closing the iterator early ends the upstream call; what was generated until then is charged.
         """
-        request = self._library_request(user_id, messages, model, {**params, "stream": True})
+        request = await self._library_request(messages, model, {**params, "stream": True})
         guarded = await self.open_stream(
             request, Principal(user=user_id, team=team), request_id=new_request_id()
         )
@@ -160,7 +160,9 @@ class LLMSecurityWrapper:
             ready = await self._prepare(request, who, record)
             try:
                 record.upstream_started()
-                upstream = await self._provider.stream(ready.body, headers={"traceparent": record.traceparent})
+                upstream = await self._provider.stream(
+                    ready.body, headers={"traceparent": record.traceparent}
+                )
             except BaseException:
                 await self._release(ready.reservation)
                 raise
@@ -192,14 +194,16 @@ class LLMSecurityWrapper:
                 guards, lambda: _judge_texts(guards, request.texts), sum(map(len, request.texts)), record
             )
             _refuse_if_blocked(verdict)
-            count = request.token_ids + sum(self._tokens.count_text(text, request.model) for text in request.texts)
+            count = request.token_ids + sum(
+                self._tokens.count_text(text, request.model) for text in request.texts
+            )
             reservation = await self._reserve(guards, who, request.model, count, 0, 1, record)
             try:
                 record.upstream_started()
                 response = await self._provider.embeddings(
                     request.body, headers={"traceparent": record.traceparent}
                 )
-                record.upstream_finished()
+                record.upstream_finished(response.upstream)
             except BaseException:
                 await self._release(reservation)
                 raise
@@ -226,7 +230,7 @@ class LLMSecurityWrapper:
             messages = result.messages
             return result.verdict
 
-        verdict = await self._judge(guards, judge, size, record)
+        verdict = await self._judge(guards, judge, size, record, request.messages)
         _refuse_if_blocked(verdict)
         tokens = self._tokens.count_messages(messages, request.model, request.body.get("tools"))
         reservation = await self._reserve(
@@ -241,7 +245,12 @@ class LLMSecurityWrapper:
         )
 
     async def _judge(
-        self, guards: Guards, judge: Callable[[], Verdict], size: int, record: CallRecord
+        self,
+        guards: Guards,
+        judge: Callable[[], Verdict],
+        size: int,
+        record: CallRecord,
+        messages: Sequence[Mapping[str, Any]] | None = None,
     ) -> Verdict:
         started = self._clock.monotonic()
         try:
@@ -249,11 +258,12 @@ class LLMSecurityWrapper:
         except SparkleError:
             raise
         except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
+            record.guard_failed("input", guards.policy.input.on_error)
             if guards.policy.input.on_error == "open":
                 verdict = ALLOW
             else:
                 raise SparkleError("the input guard failed; the call was refused") from exc
-        record.input_checked(verdict, self._clock.monotonic() - started)
+        record.input_checked(verdict, self._clock.monotonic() - started, messages=messages)
         return verdict
 
     async def _reserve(
@@ -271,7 +281,11 @@ class LLMSecurityWrapper:
             reservation = await self._quota.reserve(
                 who, model=model, prompt_tokens=prompt_tokens, max_output_tokens=max_tokens, choices=choices
             )
+        except LimitError as exc:
+            record.refused(exc, self._clock.monotonic() - started)
+            raise
         except StoreUnavailableError:
+            record.guard_failed("quota", guards.policy.quota.on_error)
             if guards.policy.quota.on_error == "open":
                 return None
             raise
@@ -281,17 +295,20 @@ class LLMSecurityWrapper:
     async def _call(self, ready: _Prepared) -> Any:
         ready.record.upstream_started()
         try:
-            response = await self._provider.chat(ready.body, headers={"traceparent": ready.record.traceparent})
+            response = await self._provider.chat(
+                ready.body, headers={"traceparent": ready.record.traceparent}
+            )
         except BaseException:
             await self._release(ready.reservation)
             raise
-        ready.record.upstream_finished()
+        ready.record.upstream_finished(response.upstream)
         return response
 
     async def _finish(
         self, request: ChatRequest, ready: _Prepared, raw: bytes, upstream: str, request_id: str
     ) -> ChatResult:
         record = ready.record
+        started = self._clock.monotonic()
         try:
             size = len(raw)
             if size <= _THREAD_ABOVE_CHARS:
@@ -302,12 +319,13 @@ class LLMSecurityWrapper:
             await self._settle(ready.reservation, self._estimate(ready, ""))
             raise
         except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
+            record.guard_failed("output", ready.guards.policy.output.on_error)
             await self._settle(ready.reservation, reported_usage(raw) or self._estimate(ready, ""))
             if ready.guards.policy.output.on_error == "open":
                 answer = GuardedAnswer.unchecked(raw)
             else:
                 raise SparkleError("the output guard failed; the answer was withheld") from exc
-        record.output_checked(answer.verdict)
+        record.output_checked(answer.verdict, self._clock.monotonic() - started)
         usage = answer.usage or self._estimate(ready, answer.generated)
         cost = await self._settle(ready.reservation, usage)
         record.usage(usage, cost)
@@ -332,8 +350,8 @@ class LLMSecurityWrapper:
 
     def _estimate(self, ready: _Prepared, generated: str) -> Usage:
         reservation = ready.reservation
-        model = reservation.model if reservation else self._default_model
         prompt = reservation.prompt_tokens if reservation else 0
+        model = str(ready.body["model"])
         return Usage(prompt, self._tokens.count_text(generated, model), estimated=True)
 
     async def _settle(self, reservation: Reservation | None, usage: Usage) -> int:
@@ -365,12 +383,20 @@ class LLMSecurityWrapper:
             traceparent=traceparent,
         )
 
-    def _library_request(
-        self, user_id: str, messages: Sequence[Mapping[str, Any]], model: str | None, params: dict[str, Any]
+    async def _library_request(
+        self, messages: Sequence[Mapping[str, Any]], model: str | None, params: dict[str, Any]
     ) -> ChatRequest:
-        # A round trip through JSON gives the library the same strictness as the gateway: no NaN, no odd keys.
-        body = {**params, "model": model or self._default_model, "messages": list(messages)}
-        return parse_chat(msgspec.to_builtins(body))
+        if model is None:
+            offered = await self._provider.models()
+            if not offered:
+                raise InvalidRequestError("no upstream offers a model; name one", param="model")
+            model = str(offered[0]["id"])
+        # msgspec turns whatever the caller holds into plain dicts, or says what it cannot.
+        try:
+            body = msgspec.to_builtins({**params, "model": model, "messages": list(messages)}, str_keys=True)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise InvalidRequestError(f"the request is not JSON: {type(exc).__name__}") from None
+        return parse_chat(body)
 
 
 def new_request_id() -> str:
@@ -380,7 +406,7 @@ def new_request_id() -> str:
 
 def findings_json(verdict: Verdict) -> list[dict[str, Any]]:
     """Findings as JSON-able dicts for error bodies and response extras."""
-    return msgspec.to_builtins(verdict.findings)
+    return [msgspec.to_builtins(finding) for finding in verdict.findings]
 
 
 def _judge_texts(guards: Guards, texts: Sequence[str]) -> Verdict:

@@ -180,7 +180,9 @@ class ChoiceGuard:
         for index, call in self._calls.items():
             where = "function_call" if index < 0 else f"tool_calls[{index}].function"
             path = f"choices[{self.index}].delta.{where}.arguments"
-            result = self._validator.check_tool_arguments("".join(call.arguments), prompt=self._prompt, path=path)
+            result = self._validator.check_tool_arguments(
+                "".join(call.arguments), prompt=self._prompt, path=path
+            )
             self._found += result.verdict.findings
             if result.verdict.action is Action.BLOCK:
                 self._end_blocked(choice, delta)

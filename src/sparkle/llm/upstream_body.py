@@ -20,7 +20,7 @@ def upstream_body(
     """Build the upstream's body.
 
     The answer is capped to what was reserved, under the field name the caller used (newer models refuse
-    ``max_tokens``); a stream always reports its usage; ``retrieved`` messages (Sparkle's own role) become user messages.
+    ``max_tokens``); a stream always reports its usage; ``retrieved`` messages (Sparkle's own role) become the user's.
     """
     body = dict(request.body)
     if "max_completion_tokens" in body:

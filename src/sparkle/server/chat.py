@@ -121,7 +121,11 @@ async def _send_stream(
         await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
         if pump.done():
             complete = pump.result()
-            return StoredAnswer(200, SSE_TYPE[1].decode(), bytes(keep)) if complete and keep is not None else None
+            return (
+                StoredAnswer(200, SSE_TYPE[1].decode(), bytes(keep))
+                if complete and keep is not None
+                else None
+            )
         return None
     finally:
         for task in (pump, gone):

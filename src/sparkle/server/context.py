@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import re2
 
 from sparkle.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError
 from sparkle.llm.security_wrapper import new_request_id
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from sparkle.server.keys import KeyStore
 
 KEY_PREFIX = "sk-sparkle-"
-_REQUEST_ID = re2.compile(r"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ANONYMOUS = "anonymous"
 
 
@@ -55,7 +54,9 @@ def identify(scope: Scope, keys: KeyStore, *, require_key: bool) -> RequestConte
         elif name == b"idempotency-key":
             idempotency = value.decode("latin-1")
     if idempotency is not None and not (0 < len(idempotency) <= 255 and idempotency.isprintable()):
-        raise InvalidRequestError("Idempotency-Key must be 1 to 255 printable characters", param="Idempotency-Key")
+        raise InvalidRequestError(
+            "Idempotency-Key must be 1 to 255 printable characters", param="Idempotency-Key"
+        )
     if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
         request_id = new_request_id()
     return RequestContext(request_id, _principal(authorization, keys, require_key), traceparent, idempotency)
@@ -80,7 +81,7 @@ def check_model(principal: Principal, model: str) -> None:
     """
     if not principal.models:
         return
-    from fnmatch import fnmatchcase  # noqa: PLC0415  only keys with a model list pay for it
+    from fnmatch import fnmatchcase
 
     if not any(fnmatchcase(model, pattern) for pattern in principal.models):
         raise PermissionDeniedError("this key may not use that model", param="model")

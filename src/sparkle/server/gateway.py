@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparkle.clock import Clock
 from sparkle.errors import InvalidRequestError, NotFoundError, SparkleError
 from sparkle.server import chat, embeddings, guard_scan, pages
+from sparkle.server.context import wants_request_id
 from sparkle.server.http import (
     ClientGoneError,
     Headers,
@@ -20,7 +21,6 @@ from sparkle.server.http import (
     error_status,
     send_json,
 )
-from sparkle.server.context import wants_request_id
 
 if TYPE_CHECKING:
     from sparkle.compose import Services
@@ -93,7 +93,9 @@ class Gateway:
             return
         except SparkleError as exc:
             await self._answer_error(scope, started, exc)
-        except Exception:  # the last resort: the client gets a clean 500, the log gets the trace (no request content)
+        except (
+            Exception
+        ):  # the last resort: the client gets a clean 500, the log gets the trace (no request content)
             log.exception("unhandled error on %s", scope["path"])
             await self._answer_error(scope, started, SparkleError())
 
@@ -109,7 +111,9 @@ class Gateway:
         if handler is None:
             allowed = ", ".join(methods).encode()
             body = InvalidRequestError(f"this path takes {allowed.decode()}").body()
-            await send_json(send, 405, body, [(b"allow", allowed), (b"x-request-id", wants_request_id(scope).encode())])
+            await send_json(
+                send, 405, body, [(b"allow", allowed), (b"x-request-id", wants_request_id(scope).encode())]
+            )
             return
         await handler(self, scope, receive, send)
 

@@ -25,7 +25,7 @@ _THREAD_ABOVE_BYTES = 30_000
 async def handle(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
     """Body: ``{"text": str}`` or ``{"messages": [...]}``, ``direction`` ``input`` or ``output``, ``role`` of a text.
 
-    Answers ``{"action", "score", "findings", "text"}``: ``text`` is what would go on (``null`` for messages and blocks).
+    Answers ``{"action", "score", "findings", "text"}``; ``text`` is what would go on, ``null`` for messages and blocks.
     """
     context = identify(scope, gateway.keys, require_key=gateway.require_key)
     try:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from sparkle.server.gateway import Gateway
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
-_PAGE_POLICY = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+_PAGE_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+)
 
 
 async def models(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +53,10 @@ async def readyz(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
     checks: dict[str, Any] = {}
     ready = not gateway.readiness.draining
     checks["accepting"] = "ok" if ready else "draining"
-    for name, check in (("model", gateway.services.provider.ready), ("quota_store", gateway.services.quota.ready)):
+    for name, check in (
+        ("model", gateway.services.provider.ready),
+        ("quota_store", gateway.services.quota.ready),
+    ):
         try:
             await check()
             checks[name] = "ok"
@@ -58,7 +64,9 @@ async def readyz(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
             checks[name] = exc.message
             ready = False
     checks["policy"] = gateway.services.policy_status()
-    await send_json(send, 200 if ready else 503, {"status": "ready" if ready else "not ready", "checks": checks})
+    await send_json(
+        send, 200 if ready else 503, {"status": "ready" if ready else "not ready", "checks": checks}
+    )
 
 
 async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +103,8 @@ h2{border-bottom:1px solid var(--line);padding-bottom:.3rem;margin-top:2.5rem}
 article{border:1px solid var(--line);border-radius:.6rem;padding:.6rem 1rem;margin:1rem 0}
 code,pre{font:13px/1.5 ui-monospace,monospace;background:var(--soft);border-radius:.3rem;padding:.1rem .3rem}
 pre{padding:.8rem;overflow-x:auto}b.m{font:600 13px ui-monospace,monospace;margin-right:.6rem}
-table{border-collapse:collapse;width:100%}td{border-top:1px solid var(--line);padding:.3rem .6rem .3rem 0;vertical-align:top}
+table{border-collapse:collapse;width:100%}
+td{border-top:1px solid var(--line);padding:.3rem .6rem .3rem 0;vertical-align:top}
 """
 
 

@@ -170,7 +170,9 @@ class Supervisor:
             if child.drain and self._awaited > 0:
                 return True
             lived = time.monotonic() - child.started
-            child.backoff = _FIRST_BACKOFF if lived >= _STABLE_SECONDS else min(child.backoff * 2, _MAX_BACKOFF)
+            child.backoff = (
+                _FIRST_BACKOFF if lived >= _STABLE_SECONDS else min(child.backoff * 2, _MAX_BACKOFF)
+            )
             child.due = time.monotonic() + (0.0 if lived >= _STABLE_SECONDS else child.backoff)
             code = os.waitstatus_to_exitcode(status)
             log.warning("%s (pid %d) ended with %d; starting it again", child.name, pid, code)
@@ -194,7 +196,7 @@ class Supervisor:
             die_with_parent()
             if os.getppid() != parent:
                 os._exit(1)  # the parent died in between
-            code = run(lambda: os.write(self._ready_write, b"."))
+            code = run(self._tell_ready)
         except KeyboardInterrupt:
             code = 0
         except Exception:  # a forked child must not return into the parent's code
@@ -203,6 +205,9 @@ class Supervisor:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+    def _tell_ready(self) -> None:
+        os.write(self._ready_write, b".")
 
     def _stop_all(self) -> None:
         for child in self._children:
@@ -237,7 +242,7 @@ def _spawn(argv: Sequence[str], env: Mapping[str, str], log_path: str) -> int:
             stdout=out,
             stderr=out,
             start_new_session=True,  # a Ctrl-C on the terminal is ours to handle, in order
-            preexec_fn=die_with_parent,  # noqa: PLW1509  this process has no threads
+            preexec_fn=die_with_parent,
         )
     pid = process.pid
     process.returncode = 0  # the supervisor reaps it; keep Popen from waiting or warning
