@@ -1,0 +1,245 @@
+"""Exact OpenAI token counts, offline.
+
+Text is counted by the Rust extension of ``bpe-openai``, which carries its vocabularies. Only that extension
+is loaded: the package around it takes half a second to import. A vocabulary is loaded when first needed (some
+80 ms and 66 MB), so a server calls :meth:`TokenCounter.preload` before it forks.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import msgspec
+from msgspec import Struct
+
+from sparkle.errors import ConfigurationError
+from sparkle.llm.quota.media import ImageCost, audio_tokens, file_tokens, image_tokens
+
+Encoding = Literal["o200k_base", "cl100k_base"]
+
+# What the chat format adds, from OpenAI's cookbook "How to count tokens with tiktoken".
+_PER_MESSAGE = 3
+_PER_NAME = 1
+_PRIMING = 3
+# A tool call is rendered with its kind and recipient around name and arguments; a definition with its frame
+# around the TypeScript-like text. Both are estimates on the large side: a reservation must not be too small.
+_PER_TOOL_CALL = 8
+_PER_TOOL = 8
+_TOOLS_FRAME = 12
+_LARGEST_CACHE = 1_024
+
+
+class _Tokenizer(Protocol):
+    def count(self, text: str) -> int: ...
+
+
+class _EncodingRule(Struct, frozen=True, forbid_unknown_fields=True):
+    encoding: Encoding
+    models: tuple[str, ...]
+
+
+class _ImageRule(Struct, frozen=True, forbid_unknown_fields=True):
+    base: int
+    tile: int
+    models: tuple[str, ...]
+
+
+class _Rules(Struct, frozen=True, forbid_unknown_fields=True):
+    version: Literal[1]
+    default: Encoding
+    encodings: tuple[_EncodingRule, ...]
+    images: tuple[_ImageRule, ...]
+
+
+class TokenCounter:
+    """Counts what a prompt and an answer cost in tokens.
+
+    Plain chats are exact for OpenAI models. Tool definitions, images, audio and files are estimates on the
+    large side.
+    """
+
+    def __init__(self) -> None:
+        raw = resources.files(__package__ or "sparkle.llm.quota").joinpath("encodings.yaml").read_bytes()
+        try:
+            rules = msgspec.yaml.decode(raw, type=_Rules)
+        except msgspec.DecodeError as exc:
+            raise ConfigurationError(f"the shipped encodings.yaml: {exc}") from None
+        self._default: Encoding = rules.default
+        self._encodings: list[tuple[re.Pattern[str], Encoding]] = [
+            (_compiled(rule.models), rule.encoding) for rule in rules.encodings
+        ]
+        self._images = [(_compiled(rule.models), ImageCost(rule.base, rule.tile)) for rule in rules.images]
+        self._tokenizers: dict[Encoding, _Tokenizer] = {}
+        self._models: dict[str, tuple[Encoding, ImageCost]] = {}
+        self._words: dict[tuple[Encoding, str], int] = {}
+
+    def preload(self, *models: str) -> None:
+        """Load the vocabularies of these models (none named: the default's) now, e.g. before forking."""
+        wanted: list[Encoding] = [self.encoding_for(model) for model in models]
+        for encoding in wanted or (self._default,):
+            self._tokenizer(encoding)
+
+    def encoding_for(self, model: str) -> Encoding:
+        """Name of the vocabulary a model is counted with."""
+        return self._known(model)[0]
+
+    def count_text(self, text: str, model: str) -> int:
+        """Tokens of a bare text. Any text counts: lone surrogates as replacement characters."""
+        return _count(self._tokenizer(self._known(model)[0]), text)
+
+    def count_messages(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        model: str,
+        tools: Sequence[Any] | None = None,
+        *,
+        response_format: Any = None,
+    ) -> int:
+        """Tokens of a chat prompt in OpenAI's format.
+
+        Args:
+            messages: Chat messages; malformed parts are counted by their JSON rather than refused.
+            model: Decides vocabulary and image price.
+            tools: Tool definitions (or the older ``functions``), if any.
+            response_format: A JSON schema is part of the prompt, too.
+        """
+        encoding, image = self._known(model)
+        tokenizer = self._tokenizer(encoding)
+        total = _PRIMING
+        for message in messages:
+            total += _PER_MESSAGE
+            for key, value in message.items():
+                if value is None:
+                    continue
+                if key == "role" and isinstance(value, str):
+                    total += self._word(encoding, value)
+                elif isinstance(value, str):
+                    total += _count(tokenizer, value) + (_PER_NAME if key == "name" else 0)
+                elif key == "content" and isinstance(value, list):
+                    total += sum(_part(tokenizer, image, part) for part in cast("list[Any]", value))
+                elif key == "tool_calls" and isinstance(value, list):
+                    total += sum(_call(tokenizer, call) for call in cast("list[Any]", value))
+                else:
+                    total += _json(tokenizer, value)
+        if tools:
+            total += _TOOLS_FRAME + sum(_PER_TOOL + _json(tokenizer, _definition(tool)) for tool in tools)
+        if isinstance(response_format, Mapping) and "json_schema" in response_format:
+            total += _TOOLS_FRAME + _json(
+                tokenizer, cast("Mapping[str, Any]", response_format)["json_schema"]
+            )
+        return total
+
+    def _known(self, model: str) -> tuple[Encoding, ImageCost]:
+        found = self._models.get(model)
+        if found is None:
+            name = model.lower().rpartition("/")[2]
+            encoding = self._default
+            for pattern, candidate in self._encodings:
+                if pattern.match(name):
+                    encoding = candidate
+                    break
+            image = next((i for pattern, i in self._images if pattern.match(name)), ImageCost(85, 170))
+            # Names come from callers, so the memory of them is bounded.
+            if len(self._models) >= _LARGEST_CACHE:
+                self._models.clear()
+            found = self._models[model] = (encoding, image)
+        return found
+
+    def _word(self, encoding: Encoding, word: str) -> int:
+        found = self._words.get((encoding, word))
+        if found is None:
+            found = _count(self._tokenizer(encoding), word)
+            if len(self._words) < _LARGEST_CACHE and len(word) <= 32:
+                self._words[encoding, word] = found
+        return found
+
+    def _tokenizer(self, encoding: Encoding) -> _Tokenizer:
+        found = self._tokenizers.get(encoding)
+        if found is None:
+            found = self._tokenizers[encoding] = _load(encoding)
+        return found
+
+
+def _part(tokenizer: _Tokenizer, image: ImageCost, part: Any) -> int:
+    if isinstance(part, str):
+        return _count(tokenizer, part)
+    if not isinstance(part, Mapping):
+        return _json(tokenizer, part)
+    fields = cast("Mapping[str, Any]", part)
+    for key in ("text", "refusal"):
+        if isinstance(fields.get(key), str):
+            return _count(tokenizer, fields[key])
+    kind = fields.get("type")
+    if kind == "image_url":
+        return image_tokens(fields.get("image_url"), image)
+    if kind == "input_audio":
+        return audio_tokens(fields.get("input_audio"))
+    if kind == "file":
+        return file_tokens(fields.get("file"))
+    return _json(tokenizer, fields)
+
+
+def _call(tokenizer: _Tokenizer, call: Any) -> int:
+    fields: Mapping[str, Any] = cast("Mapping[str, Any]", call) if isinstance(call, Mapping) else {}
+    function = fields.get("function")
+    if not isinstance(function, Mapping):
+        return _PER_TOOL_CALL + _json(tokenizer, call)
+    named = cast("Mapping[str, Any]", function)
+    return _PER_TOOL_CALL + sum(
+        _count(tokenizer, v) for v in (named.get("name"), named.get("arguments")) if v and isinstance(v, str)
+    )
+
+
+def _definition(tool: Any) -> Any:
+    if isinstance(tool, Mapping):
+        return cast("Mapping[str, Any]", tool).get("function", cast("Any", tool))
+    return tool
+
+
+def _json(tokenizer: _Tokenizer, value: Any) -> int:
+    try:
+        text = msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, RecursionError):
+        # Lone surrogates, exotic objects: their Python form is longer than their JSON, never shorter.
+        text = repr(value)
+    return _count(tokenizer, text)
+
+
+def _count(tokenizer: _Tokenizer, text: str) -> int:
+    try:
+        return tokenizer.count(text)
+    except UnicodeEncodeError:
+        return tokenizer.count(text.encode("utf-8", "replace").decode())
+
+
+def _compiled(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(fnmatch.translate(p.lower()) for p in patterns))
+
+
+def _load(encoding: Encoding) -> _Tokenizer:
+    bindings = _bindings()
+    return cast("_Tokenizer", bindings.tokenizer_for_encoding(encoding))
+
+
+def _bindings() -> Any:
+    name = "bpe_openai._bindings"
+    if name in sys.modules:
+        return sys.modules[name]
+    package = importlib.util.find_spec("bpe_openai")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        for file in sorted(Path(folder).glob("_bindings*.so")) + sorted(Path(folder).glob("_bindings*.pyd")):
+            spec = importlib.util.spec_from_file_location(name, file)
+            if spec is not None and spec.loader is not None:
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                sys.modules[name] = module
+                return module
+    # Another layout of the wheel: the slow way.
+    return importlib.import_module(name)
