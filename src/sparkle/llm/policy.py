@@ -52,8 +52,12 @@ class InputLimits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 class InputPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Layer 1."""
 
-    on_error: Annotated[FailMode, Meta(description="What a crash of this layer means for the call.")] = "closed"
-    rules: Annotated[dict[str, Mode], Meta(description="Rule id, category or glob to mode; the longest match wins.")] = {}
+    on_error: Annotated[FailMode, Meta(description="What a crash of this layer means for the call.")] = (
+        "closed"
+    )
+    rules: Annotated[
+        dict[str, Mode], Meta(description="Rule id, category or glob to mode; the longest match wins.")
+    ] = {}
     roles: dict[str, Trust] = {}
     limits: InputLimits = InputLimits()
     allow: tuple[AllowEntry, ...] = ()
@@ -65,15 +69,24 @@ class OutputPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     on_error: FailMode = "closed"
     rules: dict[str, Mode] = {}
     allow: tuple[AllowEntry, ...] = ()
-    placeholder: Annotated[str, Meta(description="Replacement; {kind} is the finding's kind.")] = "[REDACTED:{kind}]"
+    placeholder: Annotated[str, Meta(description="Replacement; {kind} is the finding's kind.")] = (
+        "[REDACTED:{kind}]"
+    )
     render: Annotated[
         Literal["text", "html"], Meta(description="html: whole answers are sanitised with nh3 as HTML.")
     ] = "text"
     canary: Annotated[
-        bool, Meta(description="Add an invisible-to-users canary line to system prompts and look for it in answers.")
+        bool,
+        Meta(
+            description="Add an invisible-to-users canary line to system prompts and look for it in answers."
+        ),
     ] = False
     prompt_overlap_chars: Annotated[
-        int, Meta(ge=0, description="An answer repeating this many characters of the system prompt leaks it; 0: off.")
+        int,
+        Meta(
+            ge=0,
+            description="An answer repeating this many characters of the system prompt leaks it; 0: off.",
+        ),
     ] = 64
 
 
@@ -105,12 +118,19 @@ def mode_for(rules: dict[str, Mode], rule: str, category: str, default: Mode) ->
 
     A category key also covers its sub-categories: ``injection`` covers ``injection.override``.
     """
+    key = deciding_key(rules, rule, category)
+    return default if key is None else rules[key]
+
+
+def deciding_key(rules: dict[str, Mode], rule: str, category: str) -> str | None:
+    """The entry of ``rules`` that sets a rule's mode, by the order of :func:`mode_for`; ``None``: its default does."""
     if rule in rules:
-        return rules[rule]
-    best: tuple[int, Mode] | None = None
-    for key, mode in rules.items():
+        return rule
+    best: str | None = None
+    length = -1
+    for key in rules:
         stem = key.removesuffix("*").removesuffix(".")
         covers = any(name == stem or name.startswith(stem + ".") for name in (rule, category)) or stem == ""
-        if covers and (best is None or len(stem) > best[0]):
-            best = (len(stem), mode)
-    return best[1] if best else default
+        if covers and len(stem) > length:
+            best, length = key, len(stem)
+    return best

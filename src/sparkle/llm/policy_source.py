@@ -100,7 +100,8 @@ class PolicyWatcher(Generic[T]):
         self._build = build
         self._clock = clock
         self._interval = interval
-        self._on_reload = on_reload
+        self.on_reload = on_reload
+        """Told of every reload; may be set later, e.g. after a fork."""
         self._stamp: tuple[int, ...] | None = None
         self._settled = False
         self._seen: bytes | None = None
@@ -174,8 +175,8 @@ class PolicyWatcher(Generic[T]):
         return "failed"
 
     def _tell(self, result: ReloadResult) -> None:
-        if self._on_reload is not None:
-            self._on_reload(result, self.current)
+        if self.on_reload is not None:
+            self.on_reload(result, self.current)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

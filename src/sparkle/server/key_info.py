@@ -48,3 +48,26 @@ def parse_expiry(text: str, now: float) -> float:
         raise InvalidRequestError(
             "expires must be a duration such as 30d or 12h, or a date such as 2027-01-31", param="expires"
         ) from None
+
+
+def key_row(info: KeyInfo, now: float) -> dict[str, object]:
+    """A key as the command line shows it; times are RFC 3339 in UTC."""
+    return {
+        "id": info.id,
+        "user": info.user,
+        "team": info.team,
+        "name": info.name,
+        "models": list(info.models),
+        "state": info.state(now),
+        "created": _moment(info.created),
+        "expires": _moment(info.expires),
+        "revoked": _moment(info.revoked),
+    }
+
+
+def _moment(seconds: float | None) -> str | None:
+    return (
+        None
+        if seconds is None
+        else datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+    )

@@ -154,20 +154,20 @@ class KeyStore:
             db.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)  # noqa: S608  a constant
         return key_id, f"{PREFIX}{key_id}-{secret}"
 
-    def keys(self) -> list[KeyInfo]:
+    def list(self) -> tuple[KeyInfo, ...]:
         """All keys, oldest first, revoked and expired ones included.
 
         Raises:
             KeyStoreUnavailableError: The file cannot be read.
         """
         if not self.path.exists():
-            return []
+            return ()
         try:
             with contextlib.closing(_connect(self.path)) as db:
                 found = [_info(row) for row in _rows(db)]
         except sqlite3.Error as exc:
             raise KeyStoreUnavailableError(f"the key store {self.path} cannot be read") from exc
-        return sorted(found, key=lambda key: (key.created, key.id))
+        return tuple(sorted(found, key=lambda key: (key.created, key.id)))
 
     def revoke(self, key_id: str) -> KeyInfo:
         """Refuse this key from now on, in every process within ``refresh_seconds``. Doing it twice is
@@ -177,7 +177,7 @@ class KeyStore:
             NotFoundError: There is no key with this public id.
             KeyStoreUnavailableError: The file cannot be written.
         """
-        info = next((key for key in self.keys() if key.id == key_id), None)
+        info = next((key for key in self.list() if key.id == key_id), None)
         if info is None:
             raise NotFoundError("there is no key with this id", param="id")
         when = info.revoked or self._clock.now()

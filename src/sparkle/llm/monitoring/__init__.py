@@ -3,6 +3,6 @@
 from sparkle.llm.monitoring.audit import AuditLog
 from sparkle.llm.monitoring.monitor import LLMMonitor
 from sparkle.llm.monitoring.record import CallRecord, Operation, Outcome
-from sparkle.llm.monitoring.shared import forget_worker, share_metrics
+from sparkle.llm.monitoring.shared import forget_process, share_metrics
 
-__all__ = ["AuditLog", "CallRecord", "LLMMonitor", "Operation", "Outcome", "forget_worker", "share_metrics"]
+__all__ = ["AuditLog", "CallRecord", "LLMMonitor", "Operation", "Outcome", "forget_process", "share_metrics"]

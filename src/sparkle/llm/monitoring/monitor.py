@@ -111,7 +111,8 @@ class LLMMonitor:
     def use_policy(self, policy: Policy, policy_hash: str | None = None) -> None:
         """Name this policy in the records of the calls that begin from now on, and fail as it says."""
         name, digest = policy.name, policy_hash or hash_of(policy)
-        self.metrics.policy(*self._policy).value = 0.0
+        if self._policy[1]:
+            self.metrics.policy(*self._policy).value = 0.0
         self._policy = (name, digest)
         self.metrics.policy(name, digest).value = 1.0
         self._fail_closed = policy.monitoring.on_error == "closed"

@@ -28,7 +28,7 @@ def share_metrics(folder: Path) -> None:
     os.environ[MULTIPROC_VARIABLE] = str(folder)
 
 
-def forget_worker(pid: int) -> None:
+def forget_process(pid: int) -> None:
     """Take a dead worker's gauges (running calls) out of the sum; its counters stay, they happened.
 
     Call it in the supervisor for every worker that ended. Does nothing where metrics are not shared.
