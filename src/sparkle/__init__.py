@@ -1,1 +1,109 @@
-"""Sparkle: the backend an LLM product stands on."""
+"""Sparkle: the backend an LLM product stands on.
+
+The public names and nothing else. They load on first use, so that ``import sparkle`` and the command line stay quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparkle.compose import open_wrapper
+    from sparkle.errors import (
+        AuthenticationError,
+        ConcurrencyLimitError,
+        ConfigurationError,
+        InputBlockedError,
+        InvalidRequestError,
+        LimitError,
+        MissingExtraError,
+        PermissionDeniedError,
+        PolicyError,
+        ProviderError,
+        ProviderRateLimitError,
+        ProviderRejectedError,
+        ProviderTimeoutError,
+        QuotaExceededError,
+        RateLimitError,
+        SparkleError,
+        StoreUnavailableError,
+    )
+    from sparkle.llm.monitoring import LLMMonitor
+    from sparkle.llm.output import OutputValidator
+    from sparkle.llm.policy import Policy
+    from sparkle.llm.policy_source import load_policy
+    from sparkle.llm.quota import LLMCostGuard
+    from sparkle.llm.results import ChatResult, StreamEvent
+    from sparkle.llm.safety import LLMSafety
+    from sparkle.llm.security_wrapper import LLMSecurityWrapper
+    from sparkle.llm.usage import Principal, Usage
+    from sparkle.llm.verdict import Action, Finding, Mode, Severity, Verdict
+    from sparkle.settings import Settings, load_settings
+
+__all__ = [
+    "Action",
+    "AuthenticationError",
+    "ChatResult",
+    "ConcurrencyLimitError",
+    "ConfigurationError",
+    "Finding",
+    "InputBlockedError",
+    "InvalidRequestError",
+    "LLMCostGuard",
+    "LLMMonitor",
+    "LLMSafety",
+    "LLMSecurityWrapper",
+    "LimitError",
+    "MissingExtraError",
+    "Mode",
+    "OutputValidator",
+    "PermissionDeniedError",
+    "Policy",
+    "PolicyError",
+    "Principal",
+    "ProviderError",
+    "ProviderRateLimitError",
+    "ProviderRejectedError",
+    "ProviderTimeoutError",
+    "QuotaExceededError",
+    "RateLimitError",
+    "Settings",
+    "Severity",
+    "SparkleError",
+    "StoreUnavailableError",
+    "StreamEvent",
+    "Usage",
+    "Verdict",
+    "load_policy",
+    "load_settings",
+    "open_wrapper",
+]
+
+_HOMES = {
+    "sparkle.compose": ("open_wrapper",),
+    "sparkle.llm.monitoring": ("LLMMonitor",),
+    "sparkle.llm.output": ("OutputValidator",),
+    "sparkle.llm.policy": ("Policy",),
+    "sparkle.llm.policy_source": ("load_policy",),
+    "sparkle.llm.quota": ("LLMCostGuard",),
+    "sparkle.llm.results": ("ChatResult", "StreamEvent"),
+    "sparkle.llm.safety": ("LLMSafety",),
+    "sparkle.llm.security_wrapper": ("LLMSecurityWrapper",),
+    "sparkle.llm.usage": ("Principal", "Usage"),
+    "sparkle.llm.verdict": ("Action", "Finding", "Mode", "Severity", "Verdict"),
+    "sparkle.settings": ("Settings", "load_settings"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'sparkle' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF.get(name, "sparkle.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -73,13 +73,10 @@ def tell(console: Console, *, keep_running: bool) -> None:
 
 
 def _config(scripted_url: str) -> bytes:
-    upstreams = [
-        {"name": "local", "base_url": "local"},
-        {"name": "scripted", "base_url": scripted_url, "models": ["scripted-*"]},
-    ]
+    upstreams = [{"name": "scripted", "base_url": scripted_url, "models": ["scripted-*"]}]
     return msgspec.yaml.encode(
         {
-            "provider": {"upstreams": upstreams},
+            "provider": {"upstreams": upstreams, "aliases": {LOCAL: [f"local/{LOCAL}"]}},
             "quota": {"tokens_per_day": DAILY_TOKENS},
             "server": {"drain_seconds": 2},
         }
