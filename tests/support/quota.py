@@ -1,0 +1,229 @@
+"""What the quota tests share: a clock with hands, guards over every store, a store kept in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from sparkle.errors import StoreUnavailableError
+from sparkle.llm.quota import LLMCostGuard, PriceTable, QuotaStore, Reservation, engine
+from sparkle.llm.quota.ops import Batch, Hold, Result
+from sparkle.llm.quota.sqlite_store import SqliteStore
+from sparkle.llm.quota.valkey_store import ValkeyStore
+from sparkle.llm.usage import Principal, Usage
+from sparkle.settings import QuotaSettings
+
+#: Noon in UTC, in the middle of a month.
+NOON = 1_900_000_800.0 - 1_900_000_800.0 % 86_400 + 43_200
+
+ALICE = Principal("alice", team="physics", key_id="key-1")
+BOB = Principal("bob", team="physics", key_id="key-2")
+
+PRICES = PriceTable.load()
+_counter = itertools.count()
+
+
+class HandClock:
+    """A clock that only moves when a test moves it."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.wall = now
+        self._passed = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self._passed
+
+    async def sleep(self, seconds: float) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._passed + seconds, next(_counter), waiter))
+        await waiter
+
+    def advance(self, seconds: float) -> None:
+        """Time passes; whoever slept long enough wakes up."""
+        self.wall += seconds
+        self._passed += seconds
+        while self._sleepers and self._sleepers[0][0] <= self._passed:
+            waiter = heapq.heappop(self._sleepers)[2]
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def set_wall(self, now: float) -> None:
+        """Somebody sets the wall clock; nobody sleeps shorter for it."""
+        self.wall = now
+
+
+class OpenStore(Protocol):
+    """Opens one more process's connection to the same store."""
+
+    def __call__(self, clock: HandClock) -> QuotaStore: ...
+
+
+def sqlite_opener(path: Path) -> OpenStore:
+    return lambda clock: SqliteStore(path, clock=clock)
+
+
+def valkey_opener(url: str) -> OpenStore:
+    """A part of the server of its own."""
+    prefix = f"{{test:{next(_counter)}}}"
+    return lambda clock: ValkeyStore(url, clock=clock, prefix=prefix, server_time=False)
+
+
+@dataclass
+class House:
+    """Several guards ("processes") over one store and one clock."""
+
+    open_store: OpenStore
+    settings: QuotaSettings = field(default_factory=QuotaSettings)
+    clock: HandClock = field(default_factory=HandClock)
+    guards: list[LLMCostGuard] = field(default_factory=list[LLMCostGuard])
+
+    async def guard(self, settings: QuotaSettings | None = None, *, name: str | None = None) -> LLMCostGuard:
+        new_id: dict[str, Callable[[], str]] = {} if name is None else {"new_id": lambda: name}
+        guard = LLMCostGuard(
+            settings or self.settings, self.open_store(self.clock), PRICES, clock=self.clock, **new_id
+        )
+        await guard.start()
+        self.guards.append(guard)
+        return guard
+
+    async def kill(self, guard: LLMCostGuard) -> None:
+        """What ``kill -9`` leaves: nothing is written, nobody says goodbye."""
+        await abandon(guard)
+        self.guards.remove(guard)
+
+    async def close(self) -> None:
+        for guard in self.guards:
+            await guard.close()
+        self.guards.clear()
+
+
+async def abandon(guard: LLMCostGuard) -> None:
+    """Stop a guard without a word to its store."""
+    inside: Any = guard
+    heart: asyncio.Task[None] | None = inside._heart
+    inside._heart = None
+    if heart is not None:
+        heart.cancel()
+        await asyncio.wait([heart])
+    await inside._commit.close()
+    await inside._store.close()
+
+
+async def ask(
+    guard: LLMCostGuard, who: Principal = ALICE, tokens: int = 100, answer: int | None = 0, *, model: str = "free"
+) -> Reservation:
+    """Reserve ``tokens`` of prompt and ``answer`` tokens of answer."""
+    return await guard.reserve(who, model=model, prompt_tokens=tokens, max_output_tokens=answer)
+
+
+def used(tokens: int) -> Usage:
+    return Usage(tokens, 0)
+
+
+async def amounts(guard: LLMCostGuard, who: Principal = ALICE) -> dict[str, tuple[int, int]]:
+    """``"kind/scope"`` to ``(used, reserved)``."""
+    return {f"{s.kind}/{s.scope}": (s.used, s.reserved) for s in await guard.snapshot(who)}
+
+
+class DictLedger:
+    """The engine's ledger as plain dictionaries."""
+
+    def __init__(self) -> None:
+        self.meters: dict[str, engine.Meter] = {}
+        self.live: dict[str, tuple[str, tuple[Hold, ...], tuple[int, ...]]] = {}
+        self.late: dict[str, tuple[int, ...]] = {}
+        self.leases: dict[str, tuple[int, int]] = {}
+
+    def meter(self, key: str) -> engine.Meter:
+        return self.meters.setdefault(key, engine.Meter())
+
+    def add(self, reservation: str, owner: str, holds: tuple[Hold, ...]) -> None:
+        self.live[reservation] = (owner, holds, ())
+
+    def take(self, reservation: str) -> bool:
+        return self.live.pop(reservation, None) is not None
+
+    def held(self, reservation: str) -> tuple[Hold, ...] | None:
+        return self.live[reservation][1] if reservation in self.live else None
+
+    def held_by(self, owner: str) -> Sequence[tuple[str, tuple[Hold, ...], tuple[int, ...]]]:
+        return [(r, holds, progress) for r, (o, holds, progress) in self.live.items() if o == owner]
+
+    def set_progress(self, reservation: str, amounts: tuple[int, ...]) -> None:
+        if reservation in self.live:
+            owner, holds, _ = self.live[reservation]
+            self.live[reservation] = (owner, holds, amounts)
+
+    def add_late(self, reservation: str, charged: tuple[int, ...], expires: int) -> None:
+        self.late[reservation] = charged
+
+    def take_late(self, reservation: str) -> tuple[int, ...] | None:
+        return self.late.pop(reservation, None)
+
+    def was_cancelled(self, reservation: str) -> bool:
+        return reservation in self.late
+
+    def owner(self, owner: str) -> tuple[int, int] | None:
+        return self.leases.get(owner)
+
+    def owners(self) -> Iterable[tuple[str, int]]:
+        return [(owner, until) for owner, (until, _) in self.leases.items()]
+
+    def put_owner(self, owner: str, lease_until: int, beat_at: int) -> None:
+        self.leases[owner] = (lease_until, beat_at)
+
+    def drop_owner(self, owner: str) -> None:
+        self.leases.pop(owner, None)
+
+
+class ScriptedStore:
+    """A store in memory whose failures and delays a test decides.
+
+    ``faults`` are raised one after another, each instead of one batch; ``gate`` holds batches back while it is clear.
+    With ``after=True`` a fault strikes after the batch was applied: its answer is lost.
+    """
+
+    offset = 0.0
+
+    def __init__(self, clock: HandClock) -> None:
+        self.ledger = DictLedger()
+        self.batches: list[Batch] = []
+        self.faults: list[tuple[BaseException, bool]] = []
+        self.down = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._clock = clock
+
+    def fail_next(self, fault: BaseException, *, after: bool = False) -> None:
+        self.faults.append((fault, after))
+
+    async def start(self) -> None:
+        return
+
+    async def apply(self, batch: Batch) -> list[Result]:
+        await self.gate.wait()
+        if self.down:
+            raise StoreUnavailableError(details={"cause": "down"})
+        fault, after = self.faults.pop(0) if self.faults else (None, False)
+        if fault is not None and not after:
+            raise fault
+        self.batches.append(batch)
+        results = engine.apply(self.ledger, batch, int(self._clock.now() * 1000))
+        if fault is not None:
+            raise fault
+        return results
+
+    async def maintain(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
