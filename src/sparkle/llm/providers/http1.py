@@ -1,0 +1,393 @@
+"""One connection of the pooled HTTP/1.1 client, and the exchange that runs over it.
+
+Written on ``asyncio.Protocol`` and llhttp (``httptools``) because the client is the dearest part of a gateway: a
+POST costs about a fifth of the CPU of a general-purpose client (``bench/provider.py``; docs/decisions/0040). It
+speaks what an OpenAI-compatible API needs and nothing else: no redirects (a key must not be led elsewhere), no
+cookies, no compression, no upgrade.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from sparkle.llm.providers.transport import FailureKind, Timeouts, TransportError
+
+if TYPE_CHECKING:
+    from sparkle.llm.providers.http1_pool import Http1Transport
+
+MAX_HEAD_BYTES = 64 * 1024
+HIGH_WATER = 256 * 1024  # unread bytes of a stream at which the socket is no longer read
+DETACHED_SECONDS = 1.0
+DETACHED_BYTES = 64 * 1024
+
+# What an exchange waits for; the protocol wakes it for nothing less.
+_NOTHING, _HEAD, _DATA, _END = range(4)
+
+
+class Http1Exchange:
+    """One request and its answer; see :class:`~sparkle.llm.providers.transport.Exchange`."""
+
+    __slots__ = (
+        "_awaited",
+        "_chunks",
+        "_connection",
+        "_limit",
+        "_waiter",
+        "complete",
+        "detached",
+        "error",
+        "expires",
+        "has_head",
+        "headers",
+        "reused",
+        "size",
+        "status",
+        "total_expires",
+        "unread",
+    )
+
+    def __init__(
+        self, connection: Http1Connection, reused: bool, expires: float, total_expires: float
+    ) -> None:
+        self._connection = connection
+        self._chunks: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._awaited = _NOTHING
+        self._limit = 0
+        self.reused = reused
+        self.expires = expires
+        self.total_expires = total_expires
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.has_head = False
+        self.complete = False
+        self.detached = False
+        self.error: TransportError | None = None
+        self.size = 0  # bytes of the body so far
+        self.unread = 0  # of these, bytes nobody has taken yet
+
+    @property
+    def wants_all(self) -> bool:
+        """The whole body is being gathered: unread bytes are no reason to stop reading the socket."""
+        return self._awaited == _END
+
+    async def head(self) -> int:
+        """Wait for the headers; returns the status."""
+        if not self.has_head:
+            await self._wait(_HEAD)
+        return self.status
+
+    async def read(self, limit: int) -> bytes:
+        """Wait for the whole answer."""
+        self._limit = limit
+        if not self.complete:
+            self._connection.resume()
+            await self._wait(_END)
+        if self.size > limit:
+            raise TransportError("too_large", f"answer larger than {limit} bytes")
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self.unread = 0
+        return body
+
+    async def chunk(self) -> bytes:
+        """The next bytes of the body; ``b""`` at its end."""
+        chunks = self._chunks
+        if not chunks:
+            if self.complete:
+                return b""
+            await self._wait(_DATA)
+            if not chunks:
+                return b""
+        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self.unread = 0
+        if not self.complete:
+            self._connection.resume()
+        return data
+
+    def close(self) -> None:
+        """Give up; cuts the connection unless the answer is complete."""
+        if not self.complete:
+            self.fail("broken", "closed")
+            self._connection.abort()
+
+    def detach(self) -> None:
+        """Let the rest of the body run out, within limits."""
+        if not self.complete:
+            self.detached = True
+            self.size = 0
+            self._chunks.clear()
+            self._connection.resume()
+            self._connection.expire_in(DETACHED_SECONDS)
+
+    async def _wait(self, awaited: int) -> None:
+        if self.error is None:
+            self._awaited = awaited
+            self._waiter = self._connection.loop.create_future()
+            try:
+                await self._waiter
+            except asyncio.CancelledError:
+                self.close()
+                raise
+            finally:
+                self._waiter = None
+                self._awaited = _NOTHING
+        if self.error is not None:
+            raise self.error
+
+    def got_head(self) -> None:
+        """The headers are complete."""
+        self.has_head = True
+        self._wake(_HEAD)
+
+    def got_body(self, data: bytes) -> bool:
+        """A part of the body came; False when it is too much."""
+        self.size += len(data)
+        if self.detached:
+            return self.size <= DETACHED_BYTES
+        self._chunks.append(data)
+        self.unread += len(data)
+        if self._awaited == _END:
+            if self.size > self._limit:
+                self.fail("too_large", f"answer larger than {self._limit} bytes")
+                return False
+        else:
+            self._wake(_DATA)
+        return True
+
+    def got_end(self) -> None:
+        """The answer is complete."""
+        self.complete = True
+        self._wake(_END)
+
+    def fail(self, kind: FailureKind, detail: str) -> None:
+        """The answer will never be complete; the first reason stands."""
+        if self.error is None and not self.complete:
+            self.error = TransportError(kind, detail, reused=self.reused)
+            self._wake(_END)
+
+    def _wake(self, event: int) -> None:
+        waiter = self._waiter
+        if waiter is not None and event >= self._awaited and not waiter.done():
+            waiter.set_result(None)
+
+
+class Http1Connection(asyncio.Protocol):
+    """One TCP (or TLS) connection; one exchange at a time."""
+
+    __slots__ = (
+        "_head_bytes",
+        "_interim",
+        "_parser",
+        "_paused",
+        "_pool",
+        "_timeouts",
+        "_timer",
+        "_transport",
+        "exchange",
+        "idle_since",
+        "loop",
+        "served",
+        "usable",
+    )
+
+    def __init__(self, pool: Http1Transport, loop: asyncio.AbstractEventLoop, timeouts: Timeouts) -> None:
+        self._pool = pool
+        self._timeouts = timeouts
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused = False
+        self._interim = False
+        self._head_bytes = 0
+        self.loop = loop
+        self.exchange: Http1Exchange | None = None
+        self.usable = False
+        self.served = 0
+        self.idle_since = 0.0
+
+    # What the pool calls
+
+    def begin(self, head: bytes, body: bytes, timeout: float) -> Http1Exchange:
+        """Send a request, ``head`` complete with its blank line; the exchange may take ``timeout`` seconds."""
+        now = self.loop.time()
+        total = now + timeout
+        expires = min(now + self._timeouts.first_byte, total)
+        exchange = self.exchange = Http1Exchange(self, self.served > 0, expires, total)
+        self.served += 1
+        self._head_bytes = 0
+        self._timer = self.loop.call_at(expires, self._expired)
+        transport = cast("asyncio.Transport", self._transport)
+        # One write is one segment and one wake-up of the other side; a long body is not copied for it.
+        if len(body) < 65536:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+        return exchange
+
+    def abort(self) -> None:
+        """Cut the connection now."""
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the exchange calls
+
+    def resume(self) -> None:
+        """Read the socket again after :data:`HIGH_WATER` had stopped it."""
+        if self._paused:
+            self._paused = False
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    def expire_in(self, seconds: float) -> None:
+        """Cut the exchange unless it ends within ``seconds``."""
+        if self.exchange is not None:
+            self._disarm()
+            self.exchange.expires = self.exchange.total_expires = self.loop.time() + seconds
+            self._timer = self.loop.call_at(self.exchange.expires, self._expired)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.usable = True
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        exchange = self.exchange
+        if exchange is None:  # nobody asked: whatever it is, this connection is no longer in step
+            self.abort()
+            return
+        if not exchange.has_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            exchange.fail("protocol", "the answer is not valid HTTP/1.1")
+            self.abort()
+            return
+        if self.exchange is None:
+            if not self.usable:
+                self.abort()
+            return
+        if not exchange.has_head:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                exchange.fail("protocol", "the answer's headers are too large")
+                self.abort()
+            return
+        if exchange.error is not None:
+            self.abort()
+            return
+        if not exchange.detached:
+            exchange.expires = min(self.loop.time() + self._timeouts.idle, exchange.total_expires)
+        if exchange.unread > HIGH_WATER and not exchange.wants_all and not self._paused:
+            self._paused = True
+            cast("asyncio.Transport", self._transport).pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self.usable = False
+        self._transport = None
+        exchange = self.exchange
+        if exchange is not None:
+            self._disarm()
+            self.exchange = None
+            if (
+                exchange.has_head
+                and exc is None
+                and exchange.error is None
+                and _ends_with_connection(exchange)
+            ):
+                exchange.got_end()
+            elif exchange.has_head or self._head_bytes:
+                exchange.fail("broken", "the connection ended in the middle of the answer")
+            else:
+                exchange.fail("reset", "the connection ended before the answer")
+        self._pool.lost(self)
+
+    # httptools callbacks; an exception here would surface as a parser error, so they raise none
+
+    def on_message_begin(self) -> None:
+        """The first byte of an answer. One that nobody asked for puts the connection out of step."""
+        if self.exchange is None:
+            self.usable = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field."""
+        if self.exchange is not None and not self.exchange.has_head:
+            self.exchange.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:  # 100 Continue, 103 Early Hints: the real answer follows
+            self._interim = True
+            exchange.headers.clear()
+            return
+        exchange.status = status
+        for name, value in exchange.headers:
+            if len(name) == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
+                exchange.fail("protocol", "the answer is compressed although identity was asked for")
+        exchange.got_head()
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body."""
+        exchange = self.exchange
+        if exchange is not None and exchange.error is None and not exchange.got_body(data):
+            self.abort()
+
+    def on_message_complete(self) -> None:
+        """The answer is complete."""
+        if self._interim:
+            self._interim = False
+            return
+        exchange = self.exchange
+        if exchange is None:
+            return
+        self._disarm()
+        self.exchange = None
+        exchange.got_end()
+        transport = self._transport
+        # An answer that came before the whole request had left ends the connection: the rest would be out of step.
+        if transport is None or transport.get_write_buffer_size() or not self._parser.should_keep_alive():
+            self.usable = False
+        self.resume()
+        self._pool.free(self)
+
+    def _expired(self) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        now = self.loop.time()
+        if exchange.unread and now < exchange.total_expires:
+            # The reader is slow, not the upstream.
+            exchange.expires = min(now + self._timeouts.idle, exchange.total_expires)
+        if now < exchange.expires:
+            self._timer = self.loop.call_at(exchange.expires, self._expired)
+            return
+        self._timer = None
+        waited_for = "the next part of the answer" if exchange.has_head else "an answer"
+        exchange.fail(
+            "deadline" if now >= exchange.total_expires else "timeout", f"timed out waiting for {waited_for}"
+        )
+        self.abort()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _ends_with_connection(exchange: Http1Exchange) -> bool:
+    return not any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in exchange.headers)
