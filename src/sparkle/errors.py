@@ -20,7 +20,7 @@ a table.
     ├── OutputBlockedError            200 content_filter (no HTTP error; the library raises it on request)
     ├── LimitError
     │   ├── RateLimitError            429 rate_limit_exceeded: a retry later succeeds
-    │   ├── ConcurrencyLimitError     429 rate_limit_exceeded
+    │   │   └── ConcurrencyLimitError 429 rate_limit_exceeded
     │   └── QuotaExceededError        429 insufficient_quota: no retry before the reset
     ├── StoreUnavailableError         503: quota store down, fails closed
     │   ├── KeyStoreUnavailableError  503: the API keys cannot be read, fails closed

@@ -205,7 +205,7 @@ def load_settings(
         problems = list(_contradictions(settings))
         if not problems:
             return settings
-    lines = [_say(problem) for problem in problems]
+    lines = [_say(full) for problem in problems for full in _whole_names(problem, tree)]
     raise ConfigurationError(f"settings: {'; '.join(lines)}", details={"problems": lines})
 
 
@@ -308,6 +308,18 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             ("provider", "upstreams"), f"two upstreams are named {name!r}; aliases could not tell them apart"
         )
+
+
+def _whole_names(problem: Problem, tree: dict[str, Any]) -> Iterator[Problem]:
+    """An unknown section as the settings that stand in it: SPARKLE_SEVER__PORT is to be called by its name."""
+    value: Any = tree
+    for part in problem.path:
+        value = cast("dict[str, Any]", value).get(str(part)) if isinstance(value, dict) else None
+    if problem.message.startswith("unknown name") and isinstance(value, dict) and value:
+        for name in cast("dict[str, Any]", value):
+            yield from _whole_names(Problem((*problem.path, name), problem.message), tree)
+    else:
+        yield problem
 
 
 def _say(problem: Problem) -> str:
