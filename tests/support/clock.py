@@ -12,6 +12,7 @@ class ManualClock:
         self.wall = now
         self.elapsed = 0.0
         self._sleepers: list[tuple[float, asyncio.Event]] = []
+        self._sleeping = asyncio.Event()
 
     def now(self) -> float:
         return self.wall
@@ -22,6 +23,7 @@ class ManualClock:
     async def sleep(self, seconds: float) -> None:
         event = asyncio.Event()
         self._sleepers.append((self.elapsed + seconds, event))
+        self._sleeping.set()
         await event.wait()
 
     def advance(self, seconds: float) -> None:
@@ -33,7 +35,8 @@ class ManualClock:
         for event in due:
             event.set()
 
-    @property
-    def sleeping(self) -> int:
-        """How many coroutines wait in :meth:`sleep`."""
-        return len(self._sleepers)
+    async def somebody_sleeps(self) -> None:
+        """Return once a coroutine waits in :meth:`sleep`."""
+        self._sleeping.clear()
+        if not self._sleepers:
+            await self._sleeping.wait()

@@ -85,25 +85,26 @@ def policy_hash(policy: Policy) -> str:
 def _read_yaml(text: str | bytes, source: str) -> tuple[Any, Lines, list[Problem]]:
     import yaml
 
-    loader = yaml.SafeLoader(text)
     lines: Lines = {}
     problems: list[Problem] = []
+    loader: yaml.SafeLoader | None = None
     try:
+        loader = yaml.SafeLoader(text)  # refuses control characters at once
         node = loader.get_single_node()
         if node is None:
             return {}, lines, problems
         _walk(node, (), lines, problems, ())
-        tree: Any = loader.construct_document(node)  # pyright: ignore[reportUnknownMemberType]  untyped in the stubs
+        tree: Any = loader.construct_document(node)  # pyright: ignore[reportUnknownMemberType]  untyped there
     except (
         yaml.YAMLError,
         RecursionError,
         ValueError,
     ) as exc:  # ValueError: a date that is none, as 2026-99-99
-        raise PolicyError(
-            _yaml_message(exc, source), details={"problems": [_yaml_message(exc, source)]}
-        ) from None
+        message = _yaml_message(exc, source)
+        raise PolicyError(message, details={"problems": [message]}) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return tree, lines, problems
 
 
