@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
+from tests.support.quota import ALICE, BOB, NOON, House, amounts, ask, used
 
 from sparkle.errors import ConcurrencyLimitError, InvalidRequestError, QuotaExceededError, RateLimitError
 from sparkle.llm.usage import Principal, Usage
 from sparkle.settings import QuotaSettings, ScopeLimits
-from tests.support.quota import ALICE, BOB, NOON, House, OpenStore, amounts, ask, sqlite_opener, used, valkey_opener
-from tests.support.valkey import ValkeyProcess, running_valkey
 
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyProcess]:
-    with running_valkey() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "valkey"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    if request.param == "sqlite":
-        return sqlite_opener(tmp_path / "quota.db")
-    server: ValkeyProcess = request.getfixturevalue("valkey")
-    return valkey_opener(server.url)
-
-
-@pytest.fixture
-async def house(opener: OpenStore) -> AsyncIterator[House]:
-    house = House(opener)
-    yield house
-    await house.close()
-
+pytest_plugins = ["tests.support.quota_fixtures"]
 
 TOKENS_1000 = QuotaSettings(tokens_per_day=1_000)
 
@@ -94,7 +71,9 @@ async def test_quota_held_by_calls_in_flight_is_not_quota_used_up(house: House) 
 
 
 async def test_a_caller_without_max_tokens_gets_what_is_left(house: House) -> None:
-    guard = await house.guard(QuotaSettings(tokens_per_day=1_000, default_max_output_tokens=600, min_output_tokens=50))
+    guard = await house.guard(
+        QuotaSettings(tokens_per_day=1_000, default_max_output_tokens=600, min_output_tokens=50)
+    )
     first = await ask(guard, tokens=100, answer=None)
     assert first.max_output_tokens == 600
     second = await ask(guard, tokens=100, answer=None)
@@ -116,14 +95,18 @@ async def test_an_explicit_max_tokens_is_held_exactly_or_refused(house: House) -
 
 async def test_choices_multiply_the_answer(house: House) -> None:
     guard = await house.guard(TOKENS_1000)
-    reservation = await guard.reserve(ALICE, model="free", prompt_tokens=100, max_output_tokens=300, choices=3)
+    reservation = await guard.reserve(
+        ALICE, model="free", prompt_tokens=100, max_output_tokens=300, choices=3
+    )
     assert (reservation.tokens, reservation.max_output_tokens) == (1_000, 300)
     await guard.release(reservation)
     elastic = await guard.reserve(ALICE, model="free", prompt_tokens=99, max_output_tokens=None, choices=3)
     assert (elastic.tokens, elastic.max_output_tokens) == (999, 300)
 
 
-async def test_an_upstream_that_uses_more_is_recorded_as_it_is_and_the_next_call_refused(house: House) -> None:
+async def test_an_upstream_that_uses_more_is_recorded_as_it_is_and_the_next_call_refused(
+    house: House,
+) -> None:
     guard = await house.guard(TOKENS_1000)
     settlement = await guard.settle(await ask(guard, tokens=100), used(5_000))
     assert settlement.exceeded
@@ -157,7 +140,12 @@ async def test_all_limits_take_a_call_or_none_does(house: House) -> None:
     everything = ScopeLimits(tokens_per_day=10_000, concurrency=50, usd_per_day=100, usd_per_month=100)
     guard = await house.guard(
         QuotaSettings(
-            tokens_per_day=5_000, requests_per_minute=60, concurrency=1, team=everything, total=everything, key=everything
+            tokens_per_day=5_000,
+            requests_per_minute=60,
+            concurrency=1,
+            team=everything,
+            total=everything,
+            key=everything,
         )
     )
     await ask(guard, model="gpt-4o", tokens=10, answer=10)
@@ -192,7 +180,9 @@ async def test_a_team_a_key_and_everybody_share_their_limits(house: House) -> No
 
 async def test_who_has_no_team_and_no_key_is_not_charged_to_one(house: House) -> None:
     guard = await house.guard(
-        QuotaSettings(tokens_per_day=1_000, team=ScopeLimits(tokens_per_day=1), key=ScopeLimits(tokens_per_day=1))
+        QuotaSettings(
+            tokens_per_day=1_000, team=ScopeLimits(tokens_per_day=1), key=ScopeLimits(tokens_per_day=1)
+        )
     )
     reservation = await ask(guard, Principal("dave"), 500)
     assert [(s.kind, s.scope) for s in reservation.limits] == [("tokens_per_day", "user")]
@@ -285,7 +275,7 @@ async def test_a_reservation_settles_into_the_day_in_which_it_was_made(house: Ho
     await guard.settle(reservation, used(800))
     assert await amounts(guard) == {"tokens_per_day/user": (0, 0)}
     await ask(guard, tokens=1_000)
-    house.clock.set_wall(NOON)
+    house.clock.wall = NOON
     assert await amounts(guard) == {"tokens_per_day/user": (800, 0)}
 
 
@@ -321,7 +311,13 @@ async def test_many_callers_at_once_get_exactly_what_fits(house: House) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "answer", "choices", "param"),
-    [(0, 32_769, 1, "max_tokens"), (0, -1, 1, "max_tokens"), (0, 1, 0, "n"), (0, 1, 129, "n"), (-1, 1, 1, "messages")],
+    [
+        (0, 32_769, 1, "max_tokens"),
+        (0, -1, 1, "max_tokens"),
+        (0, 1, 0, "n"),
+        (0, 1, 129, "n"),
+        (-1, 1, 1, "messages"),
+    ],
 )
 async def test_amounts_out_of_range_are_the_callers_mistake(
     house: House, prompt: int, answer: int, choices: int, param: str
@@ -332,7 +328,9 @@ async def test_amounts_out_of_range_are_the_callers_mistake(
     assert refused.value.param == param
 
 
-@pytest.mark.parametrize("name", ["", "a" * 5_000, "星火/用户", "\ud800", "x\x00y", "tokens_per_day:2026-01-01:user:bob", "#"])
+@pytest.mark.parametrize(
+    "name", ["", "a" * 5_000, "星火/用户", "\ud800", "x\x00y", "tokens_per_day:2026-01-01:user:bob", "#"]
+)
 async def test_any_user_name_has_a_quota_of_its_own(house: House, name: str) -> None:
     guard = await house.guard(TOKENS_1000)
     await ask(guard, Principal(name), 900)

@@ -1,14 +1,15 @@
-"""What the quota tests share: a clock with hands, guards over every store, a store kept in memory."""
+"""What the quota tests share: guards over every store, a store kept in memory."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+from tests.support.clock import ManualClock
 
 from sparkle.errors import StoreUnavailableError
 from sparkle.llm.quota import LLMCostGuard, PriceTable, QuotaStore, Reservation, engine
@@ -28,43 +29,10 @@ PRICES = PriceTable.load()
 _counter = itertools.count()
 
 
-class HandClock:
-    """A clock that only moves when a test moves it."""
-
-    def __init__(self, now: float = NOON) -> None:
-        self.wall = now
-        self._passed = 0.0
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-
-    def now(self) -> float:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self._passed
-
-    async def sleep(self, seconds: float) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._passed + seconds, next(_counter), waiter))
-        await waiter
-
-    def advance(self, seconds: float) -> None:
-        """Time passes; whoever slept long enough wakes up."""
-        self.wall += seconds
-        self._passed += seconds
-        while self._sleepers and self._sleepers[0][0] <= self._passed:
-            waiter = heapq.heappop(self._sleepers)[2]
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def set_wall(self, now: float) -> None:
-        """Somebody sets the wall clock; nobody sleeps shorter for it."""
-        self.wall = now
-
-
 class OpenStore(Protocol):
     """Opens one more process's connection to the same store."""
 
-    def __call__(self, clock: HandClock) -> QuotaStore: ...
+    def __call__(self, clock: ManualClock) -> QuotaStore: ...
 
 
 def sqlite_opener(path: Path) -> OpenStore:
@@ -83,7 +51,7 @@ class House:
 
     open_store: OpenStore
     settings: QuotaSettings = field(default_factory=QuotaSettings)
-    clock: HandClock = field(default_factory=HandClock)
+    clock: ManualClock = field(default_factory=lambda: ManualClock(NOON))
     guards: list[LLMCostGuard] = field(default_factory=list[LLMCostGuard])
 
     async def guard(self, settings: QuotaSettings | None = None, *, name: str | None = None) -> LLMCostGuard:
@@ -94,6 +62,12 @@ class House:
         await guard.start()
         self.guards.append(guard)
         return guard
+
+    async def stall(self, guard: LLMCostGuard) -> None:
+        """The process lives, but its heart stands still."""
+        inside: Any = guard
+        inside._heart.cancel()
+        await asyncio.wait([inside._heart])
 
     async def kill(self, guard: LLMCostGuard) -> None:
         """What ``kill -9`` leaves: nothing is written, nobody says goodbye."""
@@ -119,7 +93,12 @@ async def abandon(guard: LLMCostGuard) -> None:
 
 
 async def ask(
-    guard: LLMCostGuard, who: Principal = ALICE, tokens: int = 100, answer: int | None = 0, *, model: str = "free"
+    guard: LLMCostGuard,
+    who: Principal = ALICE,
+    tokens: int = 100,
+    answer: int | None = 0,
+    *,
+    model: str = "free",
 ) -> Reservation:
     """Reserve ``tokens`` of prompt and ``answer`` tokens of answer."""
     return await guard.reserve(who, model=model, prompt_tokens=tokens, max_output_tokens=answer)
@@ -194,7 +173,7 @@ class ScriptedStore:
 
     offset = 0.0
 
-    def __init__(self, clock: HandClock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self.ledger = DictLedger()
         self.batches: list[Batch] = []
         self.faults: list[tuple[BaseException, bool]] = []

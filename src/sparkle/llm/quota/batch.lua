@@ -101,6 +101,7 @@ local function trim(m)
       if entry[2] > now then
         entry[2] = now
         entry[1] = math.min(entry[1], now)
+        m.dirty, m.e = true, now + 2 * WINDOW
       end
       kept[#kept + 1] = entry
       used = used + entry[3]
@@ -246,7 +247,7 @@ function run.b(op)
       redis.call('HSET', prefix .. ':o:' .. owner_of(line[1]), line[1], cmsgpack.pack({ record[1], line[2] }))
     end
   end
-  if beat_at < 0 or now < beat_at or now - beat_at > timely then return { 'd', 0 } end
+  if beat_at < 0 or now - beat_at < math.floor(lease / 6) or now - beat_at > timely then return { 'd', 0 } end
   local reaped = 0
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', prefix .. ':leases', '-inf', now)) do
     if owner ~= me then reaped = reaped + reap(owner) end

@@ -191,7 +191,10 @@ def _trim(meter: Meter, now: int) -> int:
     used = 0
     for entry in log:
         # The clock was set back: nothing happened after now, so nothing may block for longer than a window.
+        # Written back even if the request is refused, or the wait would begin anew with every try.
         if entry[1] > now:
+            meter.dirty = True
+            meter.expires = now + 2 * RATE_WINDOW_MS
             entry[1] = now
             entry[0] = min(entry[0], now)
         used += entry[2]
@@ -279,7 +282,7 @@ def _beat(ledger: Ledger, batch: Batch, op: Beat, now: int) -> Done:
         ledger.set_progress(reservation, amounts)
     # After an outage of the store, a suspended machine or a clock set forward every lease looks expired.
     # Whoever was not heard for long itself gives the others one more beat before it calls them dead.
-    if known is None or not 0 <= now - known[1] <= batch.lease_ms * 2 // 3:
+    if known is None or not batch.lease_ms // 6 <= now - known[1] <= batch.lease_ms * 2 // 3:
         return Done(0)
     reaped = 0
     for owner, lease_until in tuple(ledger.owners()):
