@@ -186,7 +186,7 @@ class KeyStore:
         return dataclasses.replace(info, revoked=when)
 
     def verify(self, presented: str) -> Principal:
-        """Whom a presented key belongs to. Typically 2 microseconds; reads the file only when it changed.
+        """Whom a presented key belongs to. About a microsecond; reads the file only when it changed.
 
         Raises:
             AuthenticationError: The key is missing, malformed, unknown, expired or revoked.
@@ -229,13 +229,14 @@ class KeyStore:
     # Inside
 
     def _look(self, now: float, *, max_stale: float) -> None:
-        self._next_look = now + self._refresh
         try:
             self._reload_if_changed()
             self._good_at = now
         except (sqlite3.Error, OSError) as exc:
             if now - self._good_at >= max_stale:
                 raise KeyStoreUnavailableError(retry_after=1) from exc
+        finally:
+            self._next_look = now + self._refresh
 
     def _reload_if_changed(self) -> None:
         try:
