@@ -181,6 +181,13 @@ class ScriptedStore:
         self.gate = asyncio.Event()
         self.gate.set()
         self._clock = clock
+        self._tried = asyncio.Event()
+
+    async def tried(self) -> None:
+        """Wait until the next batch was applied or failed, and its callers were told."""
+        self._tried.clear()
+        await self._tried.wait()
+        await asyncio.sleep(0)
 
     def fail_next(self, fault: BaseException, *, after: bool = False) -> None:
         self.faults.append((fault, after))
@@ -190,6 +197,7 @@ class ScriptedStore:
 
     async def apply(self, batch: Batch) -> list[Result]:
         await self.gate.wait()
+        self._tried.set()
         if self.down:
             raise StoreUnavailableError(details={"cause": "down"})
         fault, after = self.faults.pop(0) if self.faults else (None, False)

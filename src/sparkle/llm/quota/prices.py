@@ -141,8 +141,11 @@ def _decode(raw: bytes, name: str) -> PriceFile:
     except msgspec.DecodeError as exc:
         raise ConfigurationError(f"{name}: {exc}") from None
     for entry in table.prices:
-        if entry.input < 0 or entry.output < 0 or not (entry.input.is_finite() and entry.output.is_finite()):
-            raise ConfigurationError(f"{name}: the price of {entry.models[0]!r} is not a positive number")
+        for amount in (entry.input, entry.output):
+            if not (amount.is_finite() and amount >= 0):
+                raise ConfigurationError(
+                    f"{name}: the price of {entry.models[0]!r} is not a number of dollars"
+                )
     return table
 
 
