@@ -16,7 +16,7 @@ from sparkle.llm.providers.upstream import Upstream
 from sparkle.settings import ProviderSettings, UpstreamSettings
 
 if TYPE_CHECKING:
-    from sparkle.llm.providers.local import LocalEndpoint
+    from sparkle.llm.providers.local import LocalModel
 
 DEFAULT_NAME = "default"
 LOCAL_NAME = "local"
@@ -36,7 +36,7 @@ def needs_local(settings: ProviderSettings) -> bool:
 def build_router(
     settings: ProviderSettings,
     *,
-    local: LocalEndpoint | None = None,
+    local: LocalModel | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
     environ: Mapping[str, str] | None = None,
@@ -47,7 +47,7 @@ def build_router(
     Args:
         settings: ``upstreams`` in their order; else the single ``upstream``, named ``default``, with the key of
             ``OPENAI_API_KEY``.
-        local: Where the local model answers, if one runs; it comes last. See :func:`needs_local`.
+        local: The local model, if one runs (in this process's care or in its parent's); it comes last.
         clock: ``None``: the machine's.
         rng: Source of the jitter; ``None``: seeded by the operating system.
         environ: Variables for keys and proxies; ``None``: the process's own.
@@ -62,7 +62,7 @@ def build_router(
         single = UpstreamSettings(name=DEFAULT_NAME, base_url=settings.upstream)
         upstreams.append(_upstream(single, env.get("OPENAI_API_KEY", ""), env))
     if local is not None:
-        upstreams.append(local.upstream(has_peers=bool(upstreams)))
+        upstreams.append(local.endpoint.upstream(has_peers=bool(upstreams)))
     if not upstreams:
         raise ConfigurationError("no upstream is configured and no local model runs")
     return ProviderRouter(

@@ -31,6 +31,7 @@ class Upstream:
         max_connections: Largest pool.
         proxy: URL of an HTTP proxy that leads there.
         embeddings_url: Base URL of the embeddings API where that is another server (the local model's case).
+        listed: Models it serves without listing them itself.
         health_url: Base URL whose ``/health`` tells cheaply whether the upstream is up; empty: only its circuit tells.
 
     Raises:
@@ -47,6 +48,7 @@ class Upstream:
         max_connections: int = 512,
         proxy: str | None = None,
         embeddings_url: str = "",
+        listed: Sequence[str] = (),
         health_url: str = "",
     ) -> None:
         self.name = name
@@ -54,6 +56,7 @@ class Upstream:
         self.address = parse_address(base_url, name)
         self._embeddings = parse_address(embeddings_url, name) if embeddings_url else None
         self._health = parse_address(health_url, name) if health_url else None
+        self._listed = tuple(listed)
         self._key = api_key.strip()
         self._proxy = proxy
         self._limit = max_connections
@@ -133,6 +136,9 @@ class Upstream:
                         if field in model
                     }
                     listed.append({"object": "model", "created": 0, "owned_by": self.name, **kept})
+        listed += [
+            {"id": name, "object": "model", "created": 0, "owned_by": self.name} for name in self._listed
+        ]
         return listed
 
     async def healthy(self, timeout: float = 2.0) -> bool:
