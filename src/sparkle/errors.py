@@ -234,6 +234,7 @@ class ProviderError(SparkleError):
     type = "upstream_error"
     code = "upstream_error"
     retryable = True
+    should_retry = False  # the gateway has retried by its own rules; SDKs on top would multiply that
 
 
 class ProviderTimeoutError(ProviderError):
@@ -251,6 +252,7 @@ class ProviderRateLimitError(ProviderError):
     grpc_status = "RESOURCE_EXHAUSTED"
     type = "rate_limit_error"
     code = "upstream_rate_limit_exceeded"
+    should_retry = None  # after Retry-After, like any 429
 
 
 class ProviderRejectedError(ProviderError):
@@ -274,3 +276,4 @@ class CircuitOpenError(ProviderError):
 
     http_status = 503
     code = "upstream_circuit_open"
+    should_retry = None

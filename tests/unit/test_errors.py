@@ -33,8 +33,8 @@ DOCUMENTED: dict[str, tuple[int, str, str, str, bool, bool | None]] = {
     "StoreUnavailableError": (503, "UNAVAILABLE", "server_error", "quota_store_unavailable", True, None),
     "KeyStoreUnavailableError": (503, "UNAVAILABLE", "server_error", "key_store_unavailable", True, None),
     "AuditUnavailableError": (503, "UNAVAILABLE", "server_error", "audit_unavailable", True, None),
-    "ProviderError": (502, "UNAVAILABLE", "upstream_error", "upstream_error", True, None),
-    "ProviderTimeoutError": (504, "DEADLINE_EXCEEDED", "upstream_error", "upstream_timeout", True, None),
+    "ProviderError": (502, "UNAVAILABLE", "upstream_error", "upstream_error", True, False),
+    "ProviderTimeoutError": (504, "DEADLINE_EXCEEDED", "upstream_error", "upstream_timeout", True, False),
     "ProviderRateLimitError": (
         429, "RESOURCE_EXHAUSTED", "rate_limit_error", "upstream_rate_limit_exceeded", True, None,
     ),

@@ -86,7 +86,7 @@ class Gateway:
             return
         if scope["type"] != "http":
             return
-        started = _Started(send)
+        started = _Started(send, scope)
         try:
             await self._dispatch(scope, receive, started)
         except ClientGoneError:
@@ -111,9 +111,7 @@ class Gateway:
         if handler is None:
             allowed = ", ".join(methods).encode()
             body = InvalidRequestError(f"this path takes {allowed.decode()}").body()
-            await send_json(
-                send, 405, body, [(b"allow", allowed), (b"x-request-id", wants_request_id(scope).encode())]
-            )
+            await send_json(send, 405, body, [(b"allow", allowed)])
             return
         await handler(self, scope, receive, send)
 
@@ -148,14 +146,19 @@ def demands_keys(settings: Settings) -> bool:
 
 
 class _Started:
-    """Remembers whether the response has begun."""
+    """Remembers whether the response has begun; gives an answer without a request id one."""
 
-    __slots__ = ("_send", "started")
+    __slots__ = ("_scope", "_send", "started")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, scope: Scope) -> None:
         self._send = send
+        self._scope = scope
         self.started = False
 
     async def __call__(self, message: Any) -> None:
-        self.started = True
+        if not self.started:
+            self.started = True
+            headers: Headers = message["headers"]
+            if not any(name == b"x-request-id" for name, _ in headers):
+                headers.append((b"x-request-id", wants_request_id(self._scope).encode()))
         await self._send(message)

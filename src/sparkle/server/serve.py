@@ -51,6 +51,7 @@ def _run(settings: Settings) -> int:
         drain_seconds=settings.server.drain_seconds + settings.server.drain_delay_seconds,
         on_ready=lambda: _announce(settings, port),
         on_child_exit=forget_process,
+        on_stop=lambda: _close(sockets),
     )
     for child in preloaded.children:
         supervisor.add_command(child.name, child.argv, child.env, str(child.log_path))
@@ -72,6 +73,12 @@ def _worker(
         return serve(build_gateway(settings, preloaded), own, ready)
 
     return run_worker
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    # Ours keep the port open for the successor of a crashed worker. On a stop nobody would ever accept what queues here.
+    for sock in sockets:
+        sock.close()
 
 
 def _announce(settings: Settings, port: int) -> None:

@@ -92,6 +92,8 @@ class Supervisor:
     drain_seconds: float
     on_ready: Callable[[], None] = lambda: None
     on_child_exit: Callable[[int], None] = lambda pid: None
+    on_stop: Callable[[], None] = lambda: None
+    """Called once when the stop begins, before any child is told."""
     _children: list[_Child] = field(default_factory=list[_Child])
     _ready_read: int = -1
     _ready_write: int = -1
@@ -210,6 +212,7 @@ class Supervisor:
         os.write(self._ready_write, b".")
 
     def _stop_all(self) -> None:
+        self.on_stop()
         for child in self._children:
             child.due = 0.0
         self._stop([c for c in self._children if c.drain], self.drain_seconds + _KILL_GRACE)

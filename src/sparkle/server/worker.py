@@ -36,10 +36,9 @@ class _Server(uvicorn.Server):
         asyncio.get_event_loop().call_later(delay, super().handle_exit, sig, frame)
 
 
-def serve(gateway: Gateway, sock: socket.socket, ready: Callable[[], None]) -> int:
-    """Serve until SIGTERM; returns the exit code."""
-    server = gateway.settings.server
-    config = uvicorn.Config(
+def uvicorn_config(gateway: Gateway) -> uvicorn.Config:
+    """How uvicorn runs a gateway."""
+    return uvicorn.Config(
         gateway,
         loop="uvloop",
         http="httptools",
@@ -50,9 +49,13 @@ def serve(gateway: Gateway, sock: socket.socket, ready: Callable[[], None]) -> i
         server_header=False,
         date_header=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, int(server.drain_seconds)),
+        timeout_graceful_shutdown=max(1, int(gateway.settings.server.drain_seconds)),
         backlog=2048,
     )
-    running = _Server(config, gateway, ready)
+
+
+def serve(gateway: Gateway, sock: socket.socket, ready: Callable[[], None]) -> int:
+    """Serve until SIGTERM; returns the exit code."""
+    running = _Server(uvicorn_config(gateway), gateway, ready)
     running.run(sockets=[sock])
     return 0 if running.started else 1
