@@ -46,8 +46,8 @@ class AuditUsage(msgspec.Struct, frozen=True, omit_defaults=True):
     estimated: bool = False
 
 
-class AuditSeconds(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the time went, in seconds; what did not happen is left out."""
+class AuditSeconds(msgspec.Struct, frozen=True):
+    """Where the time went, in seconds; 0 for what did not happen."""
 
     total: float = 0.0
     input: float = 0.0
