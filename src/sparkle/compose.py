@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,9 +97,20 @@ class Services:
 
 
 def build_services(
-    settings: Settings, preloaded: Preloaded, *, clock: Clock | None = None, local: LocalModel | None = None
+    settings: Settings,
+    preloaded: Preloaded,
+    *,
+    clock: Clock | None = None,
+    local: LocalModel | None = None,
 ) -> Services:
-    """Build the parts of one process; nothing is connected before :meth:`Services.start`."""
+    """Build the parts of one process; nothing is connected before :meth:`Services.start`.
+
+    Args:
+        settings: Everything configurable.
+        preloaded: What :func:`preload` returned, in this process or in the one that forked it.
+        clock: Time; ``None``: the machine's.
+        local: The local model, if one runs; whoever made it keeps it alive.
+    """
     clock = clock or SystemClock()
     audit = None
     if settings.monitoring.audit:
@@ -121,7 +132,9 @@ def build_services(
         monitor.upstream_event(event)
 
     rng = random.Random()  # noqa: S311  for jitter, not for secrets
-    provider = build_router(settings.provider, local=local, clock=clock, rng=rng, observe=observe)
+    provider = build_router(
+        settings.provider, local=local.endpoint if local else None, clock=clock, rng=rng, observe=observe
+    )
     quota = LLMCostGuard(
         settings.quota,
         open_store(settings.quota, settings.data_dir, clock=clock),
@@ -140,7 +153,7 @@ def build_services(
 
 
 @asynccontextmanager
-async def open_wrapper(settings: Settings | None = None) -> AsyncIterator[LLMSecurityWrapper]:
+async def open_wrapper(settings: Settings | None = None) -> AsyncGenerator[LLMSecurityWrapper]:
     """The guarded call as a library.
 
     ::

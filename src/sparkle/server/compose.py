@@ -7,7 +7,7 @@ from sparkle.compose import Preloaded, build_services
 from sparkle.llm.providers import LocalModel
 from sparkle.server.gateway import Gateway
 from sparkle.server.idempotency import IdempotencyStore
-from sparkle.server.keys import KeyStore
+from sparkle.server.keys import KEYS_FILE, KeyStore
 from sparkle.settings import Settings
 
 
@@ -15,7 +15,7 @@ def build_gateway(settings: Settings, preloaded: Preloaded, local: LocalModel | 
     """The ASGI application of one worker; connections open in its lifespan."""
     clock = SystemClock()
     services = build_services(settings, preloaded, clock=clock, local=local)
-    keys = KeyStore(settings.data_dir / "keys.db", clock=clock)
+    keys = KeyStore(settings.data_dir / KEYS_FILE, clock=clock)
     seconds = settings.server.idempotency_seconds
     answers = None
     if seconds:

@@ -16,6 +16,7 @@ from sparkle.settings import Settings
 
 if TYPE_CHECKING:
     from sparkle.compose import Preloaded
+    from sparkle.llm.providers import LocalModel
 
 
 def run(settings: Settings) -> int:
@@ -41,27 +42,34 @@ def run(settings: Settings) -> int:
 
 def _run(settings: Settings) -> int:
     from sparkle.compose import preload
-    from sparkle.llm.monitoring import forget_process
+    from sparkle.llm.monitoring import forget_worker
+    from sparkle.llm.providers import LocalModel
     from sparkle.server.supervisor import Supervisor, bind
 
     sockets = bind(settings.server.host, settings.server.port, settings.server.workers)
     port: int = sockets[0].getsockname()[1]
     preloaded = preload(settings)
+    local = LocalModel.wanted(settings.provider, settings.data_dir)
     supervisor = Supervisor(
         drain_seconds=settings.server.drain_seconds + settings.server.drain_delay_seconds,
         on_ready=lambda: _announce(settings, port),
-        on_child_exit=forget_process,
+        on_child_exit=forget_worker,
         on_stop=lambda: _close(sockets),
     )
-    for child in preloaded.children:
+    if local is not None:
+        child = local.command
         supervisor.add_command(child.name, child.argv, child.env, str(child.log_path))
     for i, sock in enumerate(sockets):
-        supervisor.add_worker(f"gateway worker {i + 1}", _worker(settings, preloaded, sockets, sock))
+        supervisor.add_worker(f"gateway worker {i + 1}", _worker(settings, preloaded, local, sockets, sock))
     return supervisor.run()
 
 
 def _worker(
-    settings: Settings, preloaded: Preloaded, sockets: list[socket.socket], own: socket.socket
+    settings: Settings,
+    preloaded: Preloaded,
+    local: LocalModel | None,
+    sockets: list[socket.socket],
+    own: socket.socket,
 ) -> Callable[[Callable[[], None]], int]:
     def run_worker(ready: Callable[[], None]) -> int:
         from sparkle.server.compose import build_gateway
@@ -70,13 +78,13 @@ def _worker(
         for sock in sockets:
             if sock is not own:
                 sock.close()
-        return serve(build_gateway(settings, preloaded), own, ready)
+        return serve(build_gateway(settings, preloaded, local), own, ready)
 
     return run_worker
 
 
 def _close(sockets: list[socket.socket]) -> None:
-    # Ours keep the port open for the successor of a crashed worker. On a stop nobody would ever accept what queues here.
+    # Ours keep the port open for the successor of a crashed worker. On a stop nobody would accept what queues here.
     for sock in sockets:
         sock.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -10,7 +11,13 @@ from types import FrameType
 
 import uvicorn
 
+from sparkle.errors import ProviderError
 from sparkle.server.gateway import Gateway
+
+log = logging.getLogger("sparkle.server")
+
+_MODEL_SECONDS = 60.0
+"""How long the announcement waits for the local model."""
 
 
 class _Server(uvicorn.Server):
@@ -23,8 +30,22 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and not self.should_exit:
+        if self.started:
+            await self._model_answers()
             self._ready()
+
+    async def _model_answers(self) -> None:
+        """Wait for the local model, which loads while this process starts; remote upstreams are ready at once."""
+        deadline = self._gateway.clock.monotonic() + _MODEL_SECONDS
+        while not self.should_exit:
+            try:
+                await self._gateway.services.provider.ready()
+                return
+            except ProviderError as exc:
+                if self._gateway.clock.monotonic() >= deadline:
+                    log.warning("serving without a model: %s", exc.message)  # /readyz says so until it comes
+                    return
+            await self._gateway.clock.sleep(0.02)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         delay = self._gateway.settings.server.drain_delay_seconds
