@@ -188,9 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, answer(body, server.embedder, server.figures))
             except BadRequestError as exc:
                 self._reply(400, _error(str(exc), "invalid_request_error"))
-            except (
-                Exception
-            ) as exc:  # the caller must get an answer; the text could quote the input, the class cannot
+            except Exception as exc:  # noqa: BLE001  the caller must get an answer
+                # The text could quote the input, the class cannot.
                 log.error("embedding failed: %s", type(exc).__name__)
                 self._reply(500, _error("embedding failed", "server_error"))
 

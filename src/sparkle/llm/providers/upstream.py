@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
+from sparkle.errors import ConfigurationError
 from sparkle.llm.providers.address import Address, parse_address
 from sparkle.llm.providers.transport import Exchange, Timeouts, Transport, TransportError
 
@@ -35,7 +36,7 @@ class Upstream:
         health_url: Base URL whose ``/health`` tells cheaply whether the upstream is up; empty: only its circuit tells.
 
     Raises:
-        ConfigurationError: A URL is wrong.
+        ConfigurationError: A URL is wrong, or the key cannot stand in a header.
     """
 
     def __init__(
@@ -58,6 +59,10 @@ class Upstream:
         self._health = parse_address(health_url, name) if health_url else None
         self._listed = tuple(listed)
         self._key = api_key.strip()
+        if any(not 0x20 < ord(char) < 0x7F for char in self._key):
+            raise ConfigurationError(
+                f"upstream {name!r}: api_key holds a space, a line end or another odd character"
+            )
         self._proxy = proxy
         self._limit = max_connections
         self._transports: dict[str, Transport] = {}
