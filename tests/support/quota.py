@@ -19,8 +19,8 @@ from sparkle.llm.quota.valkey_store import ValkeyStore
 from sparkle.llm.usage import Principal, Usage
 from sparkle.settings import QuotaSettings
 
-#: Noon in UTC, in the middle of a month.
-NOON = 1_900_000_800.0 - 1_900_000_800.0 % 86_400 + 43_200
+#: Noon in UTC, far enough ahead that no server expires a key of today (2065-01-24).
+NOON = 3_000_000_000.0 - 3_000_000_000.0 % 86_400 + 43_200
 
 ALICE = Principal("alice", team="physics", key_id="key-1")
 BOB = Principal("bob", team="physics", key_id="key-2")

@@ -76,14 +76,14 @@ def test_a_limit_too_large_to_be_exact_is_refused_at_the_start() -> None:
             Refused(0, 100_000, 0, 0),
             50,
             "Daily token quota used up: 100,000 tokens of 100,000 tokens per user; resets at "
-            "2030-03-18T00:00:00+00:00.",
+            "2065-01-25T00:00:00+00:00.",
         ),
         (
             QuotaSettings(timezone="Asia/Shanghai"),
             Refused(0, 99_990, 0, 0),
             50,
             "Daily token quota nearly used up: 99,990 tokens of 100,000 tokens per user, and this call may need 50 "
-            "tokens; resets at 2030-03-18T00:00:00+08:00.",
+            "tokens; resets at 2065-01-25T00:00:00+08:00.",
         ),
         (
             QuotaSettings(),
@@ -97,13 +97,13 @@ def test_a_limit_too_large_to_be_exact_is_refused_at_the_start() -> None:
             Refused(0, 10, 99_980, 0),
             50,
             "Daily token quota per user: 10 tokens of 100,000 tokens used, 99,980 tokens held by calls that are still "
-            "running; this call may need 50 tokens. Retry when they end; resets at 2030-03-18T00:00:00+00:00.",
+            "running; this call may need 50 tokens. Retry when they end; resets at 2065-01-25T00:00:00+00:00.",
         ),
         (
             QuotaSettings(tokens_per_day=0, usd_per_month=5),
             Refused(0, 5 * 10**9, 0, 0),
             7,
-            "Monthly budget used up: $5.0000 of $5.0000 per user; resets at 2030-04-01T00:00:00+00:00.",
+            "Monthly budget used up: $5.0000 of $5.0000 per user; resets at 2065-02-01T00:00:00+00:00.",
         ),
         (
             QuotaSettings(tokens_per_day=0, total=ScopeLimits(requests_per_minute=2_000)),
