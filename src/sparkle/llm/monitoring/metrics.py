@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from sparkle.llm.monitoring.series import Exposition
+from sparkle.llm.monitoring.series import Counter, Exposition, Histogram
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -26,6 +27,17 @@ MAX_MODELS = 100
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}")
 
 OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class _CallSeries:
+    """What every call of one operation and model touches, looked up once."""
+
+    duration: Histogram
+    overhead: Histogram
+    prompt: Counter
+    completion: Counter
+    cost: Counter
 
 
 class Metrics:
@@ -96,34 +108,50 @@ class Metrics:
             _version(), platform.python_version()
         )
         self.build.value = 1.0
+        self._calls: dict[tuple[str, str], _CallSeries] = {}
+        self._input_seconds = self.guard_seconds("input")
+        self._quota_seconds = self.guard_seconds("quota")
+        self._output_seconds = self.guard_seconds("output")
         for result in ("loaded", "failed"):
             self.reloads(result)  # a series that exists at 0 can be alerted on
 
     def count(self, record: CallRecord, total: float, model: str) -> None:
         """Count a finished call that took ``total`` seconds, under the label ``model``."""
         operation = record.operation
+        series = self._calls.get((operation, model)) or self._series_of(operation, model)
         self.requests(operation, model, record.outcome).inc()
-        self.duration(operation).observe(total)
-        self.overhead(operation).observe(max(0.0, total - record.upstream_seconds))
+        series.duration.observe(total)
+        series.overhead.observe(max(0.0, total - record.upstream_seconds))
         if record.first_token_seconds is not None:
             self.first_token(model).observe(record.first_token_seconds)
         if record.input_seconds:
-            self.guard_seconds("input").observe(record.input_seconds)
+            self._input_seconds.observe(record.input_seconds)
         if record.quota_seconds:
-            self.guard_seconds("quota").observe(record.quota_seconds)
+            self._quota_seconds.observe(record.quota_seconds)
         if record.output_seconds:
-            self.guard_seconds("output").observe(record.output_seconds)
+            self._output_seconds.observe(record.output_seconds)
         if record.used is not None:
-            self.tokens(model, "prompt").inc(record.used.prompt_tokens)
-            self.tokens(model, "completion").inc(record.used.completion_tokens)
+            series.prompt.inc(record.used.prompt_tokens)
+            series.completion.inc(record.used.completion_tokens)
         if record.cost_nano:
-            self.cost(model).inc(record.cost_nano / 1e9)
+            series.cost.inc(record.cost_nano / 1e9)
         if record.limit is not None:
             self.refusals(record.limit).inc()
         for finding in record.input_findings:
             self.findings(finding.layer, finding.category, finding.mode).inc()
         for finding in record.output_findings:
             self.findings(finding.layer, finding.category, finding.mode).inc()
+
+    def _series_of(self, operation: str, model: str) -> _CallSeries:
+        series = _CallSeries(
+            self.duration(operation),
+            self.overhead(operation),
+            self.tokens(model, "prompt"),
+            self.tokens(model, "completion"),
+            self.cost(model),
+        )
+        self._calls[operation, model] = series
+        return series
 
     def flush(self) -> None:
         """Hand the pending values on, so that other workers' scrapes see them."""
