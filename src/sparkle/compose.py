@@ -132,9 +132,7 @@ def build_services(
         monitor.upstream_event(event)
 
     rng = random.Random()  # noqa: S311  for jitter, not for secrets
-    provider = build_router(
-        settings.provider, local=local.endpoint if local else None, clock=clock, rng=rng, observe=observe
-    )
+    provider = build_router(settings.provider, local=local, clock=clock, rng=rng, observe=observe)
     quota = LLMCostGuard(
         settings.quota,
         open_store(settings.quota, settings.data_dir, clock=clock),

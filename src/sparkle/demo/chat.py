@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -78,7 +78,7 @@ def _turn(
                 console.print(piece, end="", markup=False, highlight=False)
         console.print()
     except openai.APIError as exc:
-        body: Any = exc.body if isinstance(exc.body, dict) else {}
+        body = cast("dict[str, Any]", exc.body) if isinstance(exc.body, dict) else {}
         console.print(f"[red]{escape(str(body.get('message') or exc.message))}[/]")
         for finding in body.get("findings", []):
             console.print(

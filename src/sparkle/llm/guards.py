@@ -9,6 +9,12 @@ from sparkle.llm.policy import Policy
 from sparkle.llm.policy_source import policy_hash
 from sparkle.llm.safety import LLMSafety
 
+_EVERYDAY = (
+    "Explain in two sentences how photosynthesis works, then give me 3 exercises (with answers) for pages 12-15.",
+    "请用两句话解释光合作用的原理，然后出三道练习题，并附上答案。第12页到第15页的内容也要包括进去！",
+    "def area(r):\n    return 3.14159 * r ** 2  # see https://example.com/docs?page=2\n",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Guards:
@@ -27,4 +33,12 @@ class Guards:
         Raises:
             PolicyError: The policy names an unknown rule or a pattern that does not compile.
         """
-        return Guards(policy, policy_hash(policy), LLMSafety(policy.input), OutputValidator(policy.output))
+        guards = Guards(policy, policy_hash(policy), LLMSafety(policy.input), OutputValidator(policy.output))
+        guards.warm()
+        return guards
+
+    def warm(self) -> None:
+        """Judge a few everyday texts: automata are built on first use, and no caller should wait for that."""
+        for text in _EVERYDAY:
+            self.safety.check_text(text)
+            self.output.check_text(text)

@@ -42,7 +42,7 @@ def run(settings: Settings) -> int:
 
 def _run(settings: Settings) -> int:
     from sparkle.compose import preload
-    from sparkle.llm.monitoring import forget_worker
+    from sparkle.llm.monitoring import forget_process
     from sparkle.llm.providers import LocalModel
     from sparkle.server.supervisor import Supervisor, bind
 
@@ -53,7 +53,7 @@ def _run(settings: Settings) -> int:
     supervisor = Supervisor(
         drain_seconds=settings.server.drain_seconds + settings.server.drain_delay_seconds,
         on_ready=lambda: _announce(settings, port),
-        on_child_exit=forget_worker,
+        on_child_exit=forget_process,
         on_stop=lambda: _close(sockets),
     )
     if local is not None:
