@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -257,7 +257,7 @@ def test_nothing_that_was_said_is_left_anywhere(desk: Desk, caplog: pytest.LogCa
 
 def test_a_refusal_names_its_limit(desk: Desk) -> None:
     record = desk.begin()
-    details = {"scope": "user", "limit": "tokens_per_day", "used": 5}
+    details = {"scope": "user", "limit_name": "tokens_per_day", "limit": 100_000}
     record.refused(QuotaExceededError(details=details), 0.0001)
     record.finish("quota_exceeded", 429, error_type="insufficient_quota")
     assert desk.sample("sparkle_quota_refusals_total", limit="user.tokens_per_day") == 1
@@ -283,12 +283,14 @@ def test_a_layer_that_failed_is_counted(desk: Desk) -> None:
 def test_attempts_and_circuits_of_upstreams_are_shown(desk: Desk) -> None:
     desk.monitor.upstream_event(Attempt("openai", "timeout", 3.0))
     desk.monitor.upstream_event(Attempt("openai", "ok", 1.0))
-    desk.monitor.circuit_changed("openai", "open")
+    circuits: dict[str, Literal["closed", "half_open", "open"]] = {"openai": "open", "local": "closed"}
+    desk.monitor.watch_circuits(lambda: circuits)
     assert desk.sample("sparkle_upstream_requests_total", upstream="openai", outcome="timeout") == 1
     assert desk.sample("sparkle_upstream_seconds_sum", upstream="openai") == 4
     assert desk.sample("sparkle_circuit_state", upstream="openai") == 2
-    desk.monitor.circuit_changed("openai", "closed")
-    assert desk.sample("sparkle_circuit_state", upstream="openai") == 0
+    assert desk.sample("sparkle_circuit_state", upstream="local") == 0
+    circuits["openai"] = "half_open"
+    assert desk.sample("sparkle_circuit_state", upstream="openai") == 1
 
 
 def test_the_policy_in_force_is_shown_and_reloads_are_counted(desk: Desk) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sparkle.clock import Clock
@@ -36,7 +36,8 @@ log = logging.getLogger("sparkle.monitoring")
 FLUSH_SECONDS = 0.1
 """How far another worker's scrape may lag behind what this worker counted."""
 
-CIRCUIT_STATES = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
+CircuitState = Literal["closed", "half_open", "open"]
+CIRCUIT_STATES: dict[CircuitState, float] = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 
 _MESSAGE = re.compile(r"messages\[(\d+)\]")
 
@@ -101,6 +102,7 @@ class LLMMonitor:
         self._fail_closed = False
         self._policy = ("default", "")
         self._flush_handle: asyncio.TimerHandle | None = None
+        self._circuits: Callable[[], Mapping[str, CircuitState]] | None = None
         self._tracing = tracing if tracing is not None else _tracing_from(settings)
         if audit is not None:
             audit.on_change = self._count_audit_trouble
@@ -133,9 +135,9 @@ class LLMMonitor:
         self.metrics.upstream_seconds(event.upstream).observe(event.seconds)
         self._dirty()
 
-    def circuit_changed(self, upstream: str, state: Literal["closed", "half_open", "open"]) -> None:
-        """Show the state of an upstream's circuit breaker."""
-        self.metrics.circuit(upstream).value = CIRCUIT_STATES[state]
+    def watch_circuits(self, read: Callable[[], Mapping[str, CircuitState]]) -> None:
+        """Show the state of every upstream's circuit breaker, asked for whenever counts are handed on."""
+        self._circuits = read
         self._dirty()
 
     def ready(self) -> None:
@@ -149,6 +151,7 @@ class LLMMonitor:
 
     def render_metrics(self) -> tuple[bytes, str]:
         """The Prometheus text format over all workers, and its content type."""
+        self._read_circuits()
         return self.metrics.render()
 
     def flush(self) -> None:
@@ -156,7 +159,7 @@ class LLMMonitor:
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
-        self.metrics.flush()
+        self._flush_metrics()
         if self._audit is not None:
             self._audit.flush()
 
@@ -271,7 +274,13 @@ class LLMMonitor:
 
     def _flush_metrics(self) -> None:
         self._flush_handle = None
+        self._read_circuits()
         self.metrics.flush()
+
+    def _read_circuits(self) -> None:
+        if self._circuits is not None:
+            for upstream, state in self._circuits().items():
+                self.metrics.circuit(upstream).value = CIRCUIT_STATES[state]
 
     def _count_audit_trouble(self) -> None:
         if self._audit is not None:

@@ -161,7 +161,7 @@ class CallRecord:
             self.reservation_id = reservation.id
 
     def refused(self, error: LimitError, seconds: float = 0.0) -> None:
-        """The quota layer refused the call; ``error.details`` names scope and limit."""
+        """The quota layer refused the call; its ``details`` name scope and limit."""
         self.quota_seconds += seconds
         self.limit = limit_label(error)
 
@@ -236,7 +236,7 @@ class CallRecord:
 
 def limit_label(error: LimitError) -> str:
     """``user.tokens_per_day`` from a refusal's details, or its code where they name no limit."""
-    scope, limit = error.details.get("scope"), error.details.get("limit")
-    if isinstance(scope, str) and isinstance(limit, str):
-        return f"{scope}.{limit}"
+    scope, name = error.details.get("scope"), error.details.get("limit_name")
+    if isinstance(scope, str) and isinstance(name, str):
+        return f"{scope}.{name}"
     return error.code
