@@ -1,0 +1,126 @@
+"""``python -m bench``: measures and prints.
+
+Exits with 0 when everything was measured, whatever the figures; with 1 when something could not be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from bench import gateway, machine, rooms, streaming
+from bench.errors import BenchError
+from bench.report import Part, Run, Table, judge
+
+PARTS = ("gateway", "streaming", "guards", "quota", "provider")
+
+
+def main() -> int:
+    """Measure what the command line asks for; returns the exit code."""
+    options = _options()
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe: wide tables rather than folded ones
+        console = Console(width=180)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+    facts = machine.facts()
+    started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    console.print(
+        "Machine: " + ", ".join(f"{name} {value}" for name, value in facts.items()), highlight=False
+    )
+    parts: list[Part] = []
+    for name in PARTS if options.part == "all" else (options.part,):
+        say(f"measuring {name}")
+        part = _measure(name, options, say)
+        _print(console, part)
+        parts.append(part)
+    if options.json:
+        run = Run(started, facts, tuple(parts))
+        Path(options.json).write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
+        say(f"written to {options.json}")
+    say("done")
+    return 1 if any(part.failures for part in parts) else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure Sparkle; docs/benchmarks.md explains."
+    )
+    parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
+    parser.add_argument("--quick", action="store_true", help="everything once and short (about a minute)")
+    parser.add_argument("--json", metavar="FILE", help="also write all results there")
+    parser.add_argument("--repeats", type=int, metavar="N", help="starts of every system")
+    parser.add_argument(
+        "--body", choices=("varied", "baseline"), default="varied", help="texts, or one constant body"
+    )
+    parser.add_argument(
+        "--litellm", metavar="PYTHON", default="", help="a Python with litellm[proxy], to compare with"
+    )
+    return parser.parse_args()
+
+
+def _measure(name: str, options: argparse.Namespace, say: Callable[[str], None]) -> Part:
+    command = _command(name, options)
+    repeats: dict[str, int] = {} if options.repeats is None else {"repeats": options.repeats}
+    try:
+        if name == "gateway":
+            plan = gateway.QUICK if options.quick else gateway.Plan()
+            plan = replace(plan, body=options.body, **repeats)
+            return gateway.run(plan, litellm=options.litellm, command=command, say=say)
+        if name == "streaming":
+            streams = replace(streaming.QUICK if options.quick else streaming.Plan(), **repeats)
+            return streaming.run(streams, litellm=options.litellm, command=command, say=say)
+        return rooms.run(name, options.quick, command=command, say=say)
+    except BenchError as exc:
+        return Part(name, command, 0.0, (), failures=(str(exc),))
+
+
+def _command(part: str, options: argparse.Namespace) -> str:
+    words = ["python", "-m", "bench", part]
+    words += ["--quick"] if options.quick else []
+    words += ["--repeats", str(options.repeats)] if options.repeats is not None else []
+    words += ["--body", options.body] if options.body != "varied" and part == "gateway" else []
+    # The path is the caller's own; a report names only what has to stand there.
+    words += ["--litellm", "PYTHON"] if options.litellm and part in ("gateway", "streaming") else []
+    return shlex.join(words)
+
+
+def _print(console: Console, part: Part) -> None:
+    console.rule(f"{part.name}: {part.command} ({part.seconds:.0f} s)", align="left")
+    verdict = judge(part)
+    for table in (*part.tables, *([verdict] if verdict else [])):
+        console.print(_rich(table))
+        for note in table.notes:
+            console.print(note, style="dim", highlight=False, markup=False)
+    for failure in part.failures:
+        console.print(f"NOT MEASURED: {failure}", style="bold red", markup=False)
+    console.print()
+
+
+def _rich(table: Table) -> RichTable:
+    shown = RichTable(title=escape(table.title), title_justify="left", title_style="bold")
+    for i, column in enumerate(table.columns):
+        shown.add_column(
+            column, justify="left" if i == 0 or len(table.columns) == 2 else "right", overflow="fold"
+        )
+    for row in table.rows:
+        shown.add_row(*map(escape, row))
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())
