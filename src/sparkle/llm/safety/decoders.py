@@ -1,0 +1,226 @@
+"""Decoders of the encodings in which instructions are hidden.
+
+Each function finds the encoded runs of a view and says what they decode to. A run that decodes to something other
+than readable text is left alone. All regular expressions here run on Python's engine and are written so that no two
+neighbouring repetitions can match the same character: their time is linear in the text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import unquote_to_bytes
+
+from sparkle.llm.safety.views import Run, View
+
+Decoder = Callable[[View], Iterator[Run]]
+
+MIN_DECODED = 5
+"""Fewest characters of a decoded run that can say anything."""
+
+MAX_RUN = 1_000_000
+"""Longest encoded run that is decoded, in code points."""
+
+_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*(?:={1,6})?")
+_HEX_PAIRS = re.compile(r"(?:0x|\\x)?[0-9A-Fa-f]{2}(?:[\s,:;|-]{1,3}(?:0x|\\x)?[0-9A-Fa-f]{2}){5,}(?![0-9A-Fa-f])")
+_BINARY = re.compile(r"[01]{8}(?:[\s,]{1,2}[01]{8}){4,}|(?:[01]{8}){5,}")
+_DECIMAL = re.compile(r"\d{2,3}(?:[\s,;]{1,2}\d{2,3}){7,}")
+_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_QUOTED = re.compile(r"(?:=[0-9A-Fa-f]{2})+")
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});?")
+_ESCAPE = re.compile(
+    r"(?:(?:\\|%)u[0-9A-Fa-f]{4}|\\u\{[0-9A-Fa-f]{1,6}\}|[Uu]\+[0-9A-Fa-f]{4,5}|\\x[0-9A-Fa-f]{2}"
+    r"|\\[nrtbf\"'/\\]|\\[0-7]{3})"
+)
+_ASCII85 = re.compile(r"<~([!-}\s]{5,})~>|(?:^|(?<=\s))([!-u]{15,})(?=\s|$)")
+_MORSE = re.compile(r"[.-]{1,6}(?:[ /|]{1,3}[.-]{1,6}){7,}")
+_TAGS = re.compile("[\U000e0020-\U000e007e]+")
+_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
+_SIMPLE = {"n": "\n", "r": "\n", "t": " ", "b": "", "f": " "}
+
+
+def readable(text: str) -> bool:
+    """Whether a decoded text is text: printable, mostly letters and blanks."""
+    if len(text) < MIN_DECODED:
+        return False
+    odd = sum(1 for c in text if not c.isprintable() and c not in "\n\r\t")
+    if odd * 20 > len(text):
+        return False
+    letters = sum(1 for c in text if c.isalpha() or c == " ")
+    return letters * 10 >= len(text) * 6
+
+
+def _text(raw: bytes) -> str | None:
+    """``raw`` as readable text in UTF-8 or UTF-16, or ``None``."""
+    for encoding in ("utf-8", "utf-16-le"):
+        if encoding == "utf-16-le" and (len(raw) % 2 or raw[1::2].count(0) * 2 < len(raw) // 2):
+            continue
+        try:
+            text = raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if readable(text):
+            return text
+    return None
+
+
+def _unhex(token: str) -> bytes:
+    return bytes.fromhex(token)
+
+
+def _unbase32(token: str) -> bytes:
+    bare = token.rstrip("=")
+    return base64.b32decode(bare + "=" * (-len(bare) % 8))
+
+
+def _unbase64(token: str) -> bytes:
+    bare = token.rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
+    if len(bare) % 4 == 1:
+        bare = bare[:-1]
+    return binascii.a2b_base64(bare + "=" * (-len(bare) % 4))
+
+
+def encoded_runs(view: View) -> Iterator[Run]:
+    """Hexadecimal, base32 and base64 runs of at least 16 characters, also over several lines."""
+    for match in _ENCODED.finditer(view.source):
+        token = "".join(match.group().split())
+        if len(token) > MAX_RUN:
+            continue
+        bare = token.rstrip("=")
+        attempts: list[Callable[[str], bytes]] = []
+        if len(token) % 2 == 0 and not bare.strip("0123456789abcdefABCDEF"):
+            attempts.append(_unhex)
+        if not bare.strip("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"):
+            attempts.append(_unbase32)
+        attempts.append(_unbase64)
+        for attempt in attempts:
+            try:
+                text = _text(attempt(token))
+            except ValueError:
+                continue
+            if text is not None:
+                yield match.start(), match.end(), text
+                break
+
+
+def _number_runs(pattern: re.Pattern[str], digits: re.Pattern[str], base: int) -> Decoder:
+    def decode(view: View) -> Iterator[Run]:
+        for match in pattern.finditer(view.source):
+            values = [int(number, base) for number in digits.findall(match.group())]
+            if max(values) < 256 and (text := _text(bytes(values))) is not None:
+                yield match.start(), match.end(), text
+
+    return decode
+
+
+hex_pairs = _number_runs(_HEX_PAIRS, re.compile(r"[0-9A-Fa-f]{2}(?![xX])"), 16)
+"""Hexadecimal bytes set apart: ``49 67 6e``, ``0x49, 0x67``, ``49:67``."""
+binary = _number_runs(_BINARY, re.compile(r"[01]{8}"), 2)
+"""Bytes in binary."""
+decimal = _number_runs(_DECIMAL, re.compile(r"\d{2,3}"), 10)
+"""Character codes in decimal."""
+
+
+def _percent_like(pattern: re.Pattern[str], sign: str) -> Decoder:
+    def decode(view: View) -> Iterator[Run]:
+        for match in pattern.finditer(view.source):
+            raw = unquote_to_bytes(match.group().replace(sign, "%"))
+            try:
+                yield match.start(), match.end(), raw.decode()
+            except UnicodeDecodeError:
+                continue
+
+    return decode
+
+
+percent = _percent_like(_PERCENT, "%")
+"""URL encoding."""
+quoted_printable = _percent_like(_QUOTED, "=")
+"""Quoted-printable, as in mail."""
+
+
+def entities(view: View) -> Iterator[Run]:
+    """HTML character references, named and numbered, with or without the semicolon."""
+    for match in _ENTITY.finditer(view.source):
+        text = html.unescape(match.group())
+        if text != match.group() and "\ufffd" not in text:
+            yield match.start(), match.end(), text
+
+
+def escapes(view: View) -> Iterator[Run]:
+    r"""Escapes of JSON and of programming languages: ``\u5ffd``, ``\x69``, ``\151``, ``\n``, ``U+5FFD``, ``%u5ffd``."""
+    for match in _ESCAPE.finditer(view.source):
+        token = match.group()
+        kind, rest = token[1], token[2:]
+        try:
+            if kind in "uU+":
+                code = int(rest.strip("{}"), 16)
+                text = "" if 0xD800 <= code < 0xE000 else chr(code)
+            elif kind == "x":
+                text = chr(int(rest, 16))
+            elif kind.isdigit():
+                text = chr(int(token[1:], 8))
+            else:
+                text = _SIMPLE.get(kind, kind)
+        except (ValueError, OverflowError):
+            continue
+        yield match.start(), match.end(), text
+
+
+def ascii85(view: View) -> Iterator[Run]:
+    """Ascii85 and base85; asked for only where the text names them or uses Adobe's brackets."""
+    for match in _ASCII85.finditer(view.source):
+        token = match.group(1) or match.group(2)
+        for attempt in (base64.a85decode, base64.b85decode):
+            try:
+                text = _text(attempt("".join(token.split())))
+            except (ValueError, binascii.Error):
+                continue
+            if text is not None:
+                yield match.start(), match.end(), text
+                break
+
+
+def morse(codes: Mapping[str, str]) -> Decoder:
+    """Morse code; ``codes`` maps a letter to its signs."""
+    letters = {signs: letter for letter, signs in codes.items()}
+
+    def decode(view: View) -> Iterator[Run]:
+        for match in _MORSE.finditer(view.text):
+            words = re.split(r" *[/|] *| {3}", match.group())
+            text = " ".join("".join(letters.get(signs, "?") for signs in word.split()) for word in words)
+            if text.count("?") * 10 <= len(text):
+                yield match.start(), match.end(), text
+
+    return decode
+
+
+def spelling(words: tuple[str, ...]) -> Decoder:
+    """Words of the radio spelling alphabet read as their first letters."""
+    word = "(?:" + "|".join(words) + ")"
+    pattern = re.compile(rf"\b{word}(?:[\s,.-]{{1,2}}{word}){{4,}}\b")
+    first = re.compile(word)
+
+    def decode(view: View) -> Iterator[Run]:
+        for match in pattern.finditer(view.text):
+            yield match.start(), match.end(), "".join(found[0] for found in first.findall(match.group()))
+
+    return decode
+
+
+def tags(view: View) -> Iterator[Run]:
+    """Text in tag characters, which no reader sees and every model reads."""
+    for match in _TAGS.finditer(view.source):
+        yield match.start(), match.end(), "".join(chr(ord(c) - 0xE0000) for c in match.group())
+
+
+def selectors(view: View) -> Iterator[Run]:
+    """Bytes in variation selectors behind an ordinary character."""
+    for match in _SELECTORS.finditer(view.source):
+        raw = bytes(ord(c) - 0xFE00 if ord(c) < 0xFE10 else ord(c) - 0xE0100 + 16 for c in match.group())
+        text = _text(raw)
+        if text is not None:
+            yield match.start(), match.end(), text

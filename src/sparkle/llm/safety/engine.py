@@ -1,0 +1,138 @@
+"""Matching all rules against a text in time linear in its length.
+
+Two steps. One pass with the set of everything that some pattern needs tells which word families occur at all; only
+patterns whose needs all occur are then searched for. Ordinary text pays one pass at memory speed; a text full of trigger words
+pays one linear search per rule it could match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sparkle.errors import ConfigurationError
+from sparkle.llm.safety.pattern import Variant, translate
+from sparkle.llm.safety.regex import PatternError, Regex, RegexSet
+from sparkle.llm.safety.rules import RuleBook, default_book
+from sparkle.llm.safety.views import View
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a pattern stands for."""
+
+    rule: str
+    """Rule id, or the combination's id for a signal."""
+    signal: str = ""
+    """Signal id within the combination; empty for a rule."""
+    weight: float = 0.0
+
+
+class Probe:
+    """One pattern with what it needs; compiled when it is first searched for, because most never are."""
+
+    __slots__ = ("_regex", "needed", "source", "target")
+
+    def __init__(self, target: Target, source: bytes, needed: int) -> None:
+        self.target = target
+        self.source = source
+        self.needed = needed
+        """Bit set of the needs that must occur."""
+        self._regex: Regex | None = None
+
+    @property
+    def regex(self) -> Regex:
+        """The compiled pattern. Two threads may compile it at the same time; either result is right.
+
+        Raises:
+            ConfigurationError: the pattern is not valid RE2 syntax; the message names the rule.
+        """
+        if self._regex is None:
+            try:
+                self._regex = Regex(self.source)
+            except PatternError as error:
+                raise ConfigurationError(f"rule {self.target.rule} {self.target.signal}: {error.message}") from None
+        return self._regex
+
+
+class Matcher:
+    """All patterns in one variant. Immutable after construction, thread-safe.
+
+    Raises:
+        ConfigurationError: a pattern does not compile; the message names the rule.
+    """
+
+    def __init__(self, book: RuleBook, variant: Variant) -> None:
+        wanted: dict[bytes, int] = {}
+        self.probes: list[Probe] = []
+        self._always: list[Probe] = []
+        for target, pattern, as_words in _patterns(book):
+            try:
+                for compiled in translate(pattern, book.fragments, "words" if as_words else variant):
+                    bits = {wanted.setdefault(need, len(wanted)) for need in sorted(compiled.needs)}
+                    self.probes.append(Probe(target, compiled.source, sum(1 << bit for bit in bits)))
+            except PatternError as error:
+                raise ConfigurationError(f"rule {target.rule} {target.signal}: {error.message}") from None
+        self._set = RegexSet(wanted)
+        users = [sum(probe.needed >> bit & 1 for probe in self.probes) for bit in range(len(wanted))]
+        self._by_need: dict[int, list[Probe]] = {}
+        for probe in self.probes:
+            if not probe.needed:
+                self._always.append(probe)
+                continue
+            # Under the need that fewest other patterns share: the rarer, the fewer candidates to look at.
+            bits = [bit for bit in range(len(wanted)) if probe.needed >> bit & 1]
+            self._by_need.setdefault(min(bits, key=users.__getitem__), []).append(probe)
+
+    def candidates(self, data: bytes) -> Iterator[Probe]:
+        """The patterns that could match ``data``; all of them when the set cannot decide."""
+        hits = self._set.match(data)
+        if hits is None:
+            yield from self.probes
+            return
+        yield from self._always
+        if not hits:
+            return
+        present = 0
+        for hit in hits:
+            present |= 1 << hit
+        for hit in hits:
+            for probe in self._by_need.get(hit, ()):
+                if probe.needed & present == probe.needed:
+                    yield probe
+
+
+def _patterns(book: RuleBook) -> Iterator[tuple[Target, str, bool]]:
+    """(target, pattern, whether its blanks are needed even in compact text)."""
+    for rule in book.rules:
+        for pattern in rule.patterns:
+            yield Target(rule.id), pattern, not rule.compact
+    for combination in book.combinations:
+        for signal in combination.signals:
+            for pattern in signal.patterns:
+                yield Target(combination.id, signal.id, signal.weight), pattern, False
+
+
+class Engine:
+    """The matchers of both variants."""
+
+    def __init__(self, book: RuleBook) -> None:
+        self.book = book
+        self._words = Matcher(book, "words")
+        self._compact = Matcher(book, "compact")
+
+    def candidates(self, view: View) -> Iterator[Probe]:
+        """The patterns worth searching for in one reading of a text."""
+        return (self._compact if view.compact else self._words).candidates(view.data)
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """Every compiled pattern, both variants."""
+        return (*self._words.probes, *self._compact.probes)
+
+
+@lru_cache(maxsize=1)
+def default_engine() -> Engine:
+    """The engine of the rules that Sparkle ships. Built once: policies differ in modes, not in patterns."""
+    return Engine(default_book())

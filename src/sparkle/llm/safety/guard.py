@@ -1,0 +1,249 @@
+"""Layer 1 of the guarded call: the input.
+
+Fails closed: what this layer cannot judge it does not let through (``policy.on_error`` can change that for the call).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from sparkle.errors import ConfigurationError, PolicyError
+from sparkle.llm.policy import DEFAULT_ROLES, AllowEntry, InputPolicy, Trust, mode_for
+from sparkle.llm.safety import shape
+from sparkle.llm.safety.classifier import Classifier, ClassifierHit, classify
+from sparkle.llm.safety.engine import default_engine
+from sparkle.llm.safety.fold import fold
+from sparkle.llm.safety.judge import Judge, Judgement
+from sparkle.llm.safety.layers import default_layers
+from sparkle.llm.safety.markdown import CodeSpans
+from sparkle.llm.safety.messages import Piece, Pieces, collect
+from sparkle.llm.safety.redact import Edit, redact, redact_messages
+from sparkle.llm.safety.regex import Regex
+from sparkle.llm.safety.rules import RuleInfo, default_book
+from sparkle.llm.verdict import ALLOW, Finding, Mode, Verdict
+
+MAX_FINDINGS = 64
+"""Findings of one text that are told; further ones add nothing to the decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputResult:
+    """The judgement on a conversation."""
+
+    verdict: Verdict
+    messages: Sequence[Mapping[str, Any]]
+    """What may be sent on: the same object if nothing was redacted, else a copy with the redactions made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything the layer saw in a text, for ``sparkle guard explain``. Holds the text: never log it."""
+
+    verdict: Verdict
+    judgement: Judgement
+    """Readings (``judgement.readings.views``), rules met in each (``hits``) and signals (``signals``)."""
+
+
+class _Allow:
+    """One exception of the policy, compiled."""
+
+    __slots__ = ("_pattern", "_rule", "_text")
+
+    def __init__(self, entry: AllowEntry, index: int) -> None:
+        self._rule = entry.rule
+        self._text = fold(entry.text) if entry.text else None
+        if not entry.text and not entry.pattern:
+            raise PolicyError(f"input.allow[{index}] needs text or pattern", param=f"input.allow[{index}]")
+        try:
+            self._pattern = Regex(entry.pattern.encode(), latin1=False) if entry.pattern else None
+        except ConfigurationError as error:
+            where = f"input.allow[{index}].pattern"
+            raise PolicyError(f"{where}: {error.message}", param=where) from None
+
+    def allows(self, rule: RuleInfo, matched: str) -> bool:
+        wanted = self._rule
+        if not (wanted in (rule.id, rule.category) or fnmatchcase(rule.id, wanted) or rule.id.startswith(wanted + ".")):
+            return False
+        if self._text is not None and fold(matched).strip() != self._text.strip():
+            return False
+        return self._pattern is None or self._pattern.fullmatch(matched.encode("utf-8", "replace"))
+
+
+class LLMSafety:
+    """Judges what goes into a model. Synchronous, CPU only, thread-safe; no state but its configuration.
+
+    Args:
+        policy: modes per rule, trust per role, limits and exceptions.
+        classifier: an optional learned layer, asked about every reading of a text after the rules.
+
+    Raises:
+        PolicyError: ``policy.rules`` names no known rule or category, or an exception's pattern is not valid RE2.
+    """
+
+    def __init__(self, policy: InputPolicy, *, classifier: Classifier | None = None) -> None:
+        book = default_book()
+        self.policy = policy
+        #: All rules: id, category, severity, score, default mode, languages, reasons.
+        self.rules: tuple[RuleInfo, ...] = tuple(book.infos.values())
+        self._infos = book.infos
+        self._modes = _modes(policy, self.rules)
+        self._roles: dict[str, Trust] = DEFAULT_ROLES | policy.roles
+        self._limits = policy.limits
+        self._allow = tuple(_Allow(entry, index) for index, entry in enumerate(policy.allow))
+        off = [rule for rule, mode in self._modes.items() if mode is Mode.OFF]
+        self._judge = Judge(default_engine(), default_layers(), off)
+        self._classifier = classifier
+
+    def check_text(self, text: str, *, trust: Trust = "untrusted", path: str = "") -> Verdict:
+        """Judge one text.
+
+        Args:
+            text: any string; lone surrogates and control characters are judged too.
+            trust: how the text is judged, see :data:`sparkle.llm.policy.Trust`.
+            path: where the text stands, copied into the findings.
+        """
+        return Verdict.of(self._findings(text, trust, path))
+
+    def redact_text(self, text: str, *, trust: Trust = "untrusted", path: str = "") -> tuple[Verdict, str]:
+        """Judge one text and take out what rules in mode ``redact`` found."""
+        verdict = self.check_text(text, trust=trust, path=path)
+        return verdict, redact(text, verdict.findings)
+
+    def check_messages(self, messages: Sequence[Mapping[str, Any]], tools: object = None) -> InputResult:
+        """Judge a conversation in the shape of OpenAI's chat completions.
+
+        Every message is judged by its role, earlier turns included, with content parts, tool-call arguments and
+        names. ``tools`` are the request's tool definitions; their texts are judged like role ``tool_definition``.
+
+        Raises:
+            InvalidRequestError: a message is not an object or has content of no known shape; ``param`` says where.
+        """
+        pieces = collect(messages, tools, self._roles)
+        findings: list[Finding] = []
+        edits: list[Edit] = []
+        for hit in self._counts(messages, pieces):
+            findings.append(self._finding(self._infos[hit.rule], hit.start, hit.end, self._modes[hit.rule], "messages"))
+        for piece in pieces.items:
+            self._judge_piece(piece, findings, edits)
+        if not findings:
+            return InputResult(ALLOW, messages)
+        verdict = Verdict.of(findings)
+        return InputResult(verdict, redact_messages(messages, edits) if edits else messages)
+
+    def explain(self, text: str, *, trust: Trust = "untrusted") -> Explanation:
+        """The verdict with everything that led to it."""
+        judgement = self._judge.judge(text, indirect=trust == "indirect")
+        return Explanation(self.check_text(text, trust=trust), judgement)
+
+    def _counts(self, messages: Sequence[Mapping[str, Any]], pieces: Pieces) -> Iterator[shape.ShapeHit]:
+        limits = self._limits
+        total = sum(len(piece.text) for piece in pieces.items if not piece.joined)
+        for rule, count, most in (
+            (shape.TOO_MANY_MESSAGES, len(messages), limits.max_messages),
+            (shape.TOO_MANY_PARTS, pieces.most_parts, limits.max_parts),
+            (shape.TOTAL_TOO_LONG, total, limits.max_total_chars),
+        ):
+            if count > most and self._modes[rule] is not Mode.OFF:
+                yield shape.ShapeHit(rule, 0, 0)
+
+    def _judge_piece(self, piece: Piece, findings: list[Finding], edits: list[Edit]) -> None:
+        if not piece.joined:
+            found = self._findings(piece.text, piece.trust, "")
+            if found:
+                where = piece.path()
+                findings.extend(_moved(finding, finding.start, finding.end, where) for finding in found)
+                edits.extend(Edit(piece.keys, f) for f in found if f.mode is Mode.REDACT and piece.keys[0] != "tools")
+            return
+        # Texts that the model reads in one go: what only shows across a seam is reported in every part it touches.
+        for finding in self._findings(piece.text, piece.trust, ""):
+            touched = piece.touched(finding.start, finding.end)
+            if len(touched) < 2 and not piece.alone:
+                continue
+            for part, start, end in touched:
+                moved = _moved(finding, start, end, part.path())
+                findings.append(moved)
+                if moved.mode is Mode.REDACT and part.keys[0] != "tools":
+                    edits.append(Edit(part.keys, moved))
+
+    def _findings(self, text: str, trust: Trust, path: str) -> list[Finding]:
+        if trust == "off" or not text:
+            return []
+        watched = trust == "watch"
+        found: list[Finding] = []
+        too_long = shape.text_length(text, self._limits)
+        if too_long is not None:
+            mode = self._mode(too_long.rule, watched)
+            if mode is not Mode.OFF:
+                found.append(self._finding(self._infos[too_long.rule], too_long.start, too_long.end, mode, path))
+            if mode is Mode.BLOCK:
+                return found  # refused anyway: no need to read it
+        if trust == "trusted":
+            return found
+        judgement = self._judge.judge(text, indirect=trust == "indirect")
+        code: CodeSpans | None = None
+        for hit in judgement.hits:
+            info = self._infos[hit.rule]
+            mode = self._mode(hit.rule, watched)
+            if self._allow and any(entry.allows(info, text[hit.start : hit.end]) for entry in self._allow):
+                continue
+            if info.in_code == "watch" and mode is not Mode.WATCH:
+                code = code or CodeSpans(text)
+                if code.hold(hit.start, hit.end):
+                    mode = Mode.WATCH
+            found.append(self._finding(info, hit.start, hit.end, mode, path))
+        self._odd(text, judgement, watched, path, found)
+        if self._classifier is not None:
+            for scored in classify(self._classifier, judgement.readings, indirect=trust == "indirect"):
+                self._scored(scored, text, watched, path, found)
+        if len(found) > MAX_FINDINGS:
+            # Enforced findings first: the decision and the redactions must not depend on how many were watched.
+            found.sort(key=lambda finding: finding.mode is Mode.WATCH)
+            kept = [f for f in found if f.mode is Mode.REDACT]
+            found = kept + [f for f in found if f.mode is not Mode.REDACT][: max(MAX_FINDINGS - len(kept), 1)]
+        return found
+
+    def _odd(self, text: str, judgement: Judgement, watched: bool, path: str, found: list[Finding]) -> None:
+        hits = [] if len(judgement.readings.views) == 1 and text.isascii() else [*shape.odd_characters(text, self._limits)]
+        if judgement.readings.exhausted:
+            hits.append(shape.ShapeHit(shape.TOO_MANY_LAYERS, 0, len(text)))
+        for hit in hits:
+            mode = self._mode(hit.rule, watched)
+            if mode is not Mode.OFF:
+                found.append(self._finding(self._infos[hit.rule], hit.start, hit.end, mode, path))
+
+    def _scored(self, scored: ClassifierHit, text: str, watched: bool, path: str, found: list[Finding]) -> None:
+        info, mode = self._infos[scored.rule], self._mode(scored.rule, watched)
+        if mode is Mode.OFF:
+            return
+        if self._allow and any(entry.allows(info, text[scored.start : scored.end]) for entry in self._allow):
+            return
+        found.append(_moved(self._finding(info, 0, 0, mode, path), scored.start, scored.end, path, scored.score))
+
+    def _mode(self, rule: str, watched: bool) -> Mode:
+        mode = self._modes[rule]
+        return Mode.WATCH if watched and mode is not Mode.OFF else mode
+
+    def _finding(self, info: RuleInfo, start: int, end: int, mode: Mode, path: str) -> Finding:
+        return Finding(
+            info.id, info.category, info.severity, "input", start, end, info.score, mode,
+            info.reason, info.reason_zh, path,
+        )  # fmt: skip
+
+
+def _moved(finding: Finding, start: int, end: int, path: str, score: float | None = None) -> Finding:
+    return Finding(
+        finding.rule, finding.category, finding.severity, finding.layer, start, end,
+        finding.score if score is None else score, finding.mode, finding.reason, finding.reason_zh, path,
+    )  # fmt: skip
+
+
+def _modes(policy: InputPolicy, rules: Sequence[RuleInfo]) -> dict[str, Mode]:
+    """The mode of every rule under the policy, refusing names that mean nothing: a misspelt rule would not hold."""
+    for name in policy.rules:
+        stem = name.removesuffix("*").removesuffix(".")
+        if stem and not any(i == stem or i.startswith(stem + ".") for rule in rules for i in (rule.id, rule.category)):
+            raise PolicyError(f"input.rules names no known rule or category: {name!r}", param=f"input.rules.{name}")
+    return {rule.id: mode_for(policy.rules, rule.id, rule.category, rule.default_mode) for rule in rules}
