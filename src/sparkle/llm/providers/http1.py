@@ -182,6 +182,7 @@ class Http1Connection(asyncio.Protocol):
     """One TCP (or TLS) connection; one exchange at a time."""
 
     __slots__ = (
+        "_fires_at",
         "_head_bytes",
         "_interim",
         "_parser",
@@ -203,6 +204,7 @@ class Http1Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = 0.0
         self._paused = False
         self._interim = False
         self._head_bytes = 0
@@ -223,6 +225,7 @@ class Http1Connection(asyncio.Protocol):
         self.served += 1
         self._head_bytes = 0
         self._timer = self.loop.call_at(expires, self._expired)
+        self._fires_at = expires
         transport = cast("asyncio.Transport", self._transport)
         # One write is one segment and one wake-up of the other side; a long body is not copied for it.
         if len(body) < 65536:
@@ -249,9 +252,8 @@ class Http1Connection(asyncio.Protocol):
     def expire_in(self, seconds: float) -> None:
         """Cut the exchange unless it ends within ``seconds``."""
         if self.exchange is not None:
-            self._disarm()
             self.exchange.expires = self.exchange.total_expires = self.loop.time() + seconds
-            self._timer = self.loop.call_at(self.exchange.expires, self._expired)
+            self._arm(self.exchange.expires)
 
     # asyncio.Protocol
 
@@ -288,6 +290,9 @@ class Http1Connection(asyncio.Protocol):
             return
         if not exchange.detached:
             exchange.expires = min(self.loop.time() + self._timeouts.idle, exchange.total_expires)
+            # Usually it moves away and the timer looks again when it fires; only the first time may bring it closer.
+            if exchange.expires < self._fires_at:
+                self._arm(exchange.expires)
         if exchange.unread > HIGH_WATER and not exchange.wants_all and not self._paused:
             self._paused = True
             cast("asyncio.Transport", self._transport).pause_reading()
@@ -374,7 +379,7 @@ class Http1Connection(asyncio.Protocol):
             # The reader is slow, not the upstream.
             exchange.expires = min(now + self._timeouts.idle, exchange.total_expires)
         if now < exchange.expires:
-            self._timer = self.loop.call_at(exchange.expires, self._expired)
+            self._arm(exchange.expires)
             return
         self._timer = None
         waited_for = "the next part of the answer" if exchange.has_head else "an answer"
@@ -382,6 +387,11 @@ class Http1Connection(asyncio.Protocol):
             "deadline" if now >= exchange.total_expires else "timeout", f"timed out waiting for {waited_for}"
         )
         self.abort()
+
+    def _arm(self, when: float) -> None:
+        self._disarm()
+        self._timer = self.loop.call_at(when, self._expired)
+        self._fires_at = when
 
     def _disarm(self) -> None:
         if self._timer is not None:
