@@ -21,9 +21,8 @@ from msgspec import Meta, Struct
 
 from sparkle.errors import ConfigurationError
 from sparkle.masking import masked
+from sparkle.settings_sources import PREFIX, settings_tree
 from sparkle.validation import Problem, find_problems
-
-PREFIX = "SPARKLE_"
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -187,18 +186,7 @@ def load_settings(
         ConfigurationError: Unknown name, wrong type or value out of range; the message names every such
             setting and never repeats a secret. ``details["problems"]`` lists them one by one.
     """
-    env = dict(os.environ if environ is None else environ)
-    from_env = env.pop(PREFIX + "CONFIG", None)
-    path = file or from_env
-    tree = _read_file(Path(path)) if path else {}
-    # Shorter names first: SPARKLE_QUOTA={...} beside SPARKLE_QUOTA__X=... means the same in any order.
-    for name in sorted((n for n in env if n.startswith(PREFIX)), key=lambda n: (n.count("__"), n)):
-        parts = name[len(PREFIX) :].lower().split("__")
-        _put(tree, parts, _from_variable(name, env[name]), name)
-    for dotted, value in (overrides or {}).items():
-        if value is not None:
-            _put(tree, dotted.split("."), value, dotted)
-    _honour_openai_variables(tree, env)
+    tree = settings_tree(os.environ if environ is None else environ, file, overrides or {})
     problems = list(find_problems(tree, Settings, strict=False, dec_hook=_decode_path))
     if not problems:
         settings = msgspec.convert(tree, Settings, strict=False, dec_hook=_decode_path)
@@ -248,49 +236,6 @@ def _decode_path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
     raise ValueError(f"expected a path, got {type(value).__name__}")
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        data: Any = msgspec.yaml.decode(path.read_bytes())
-    except OSError as exc:
-        raise ConfigurationError(f"settings file {path}: {exc.strerror or exc}") from None
-    except msgspec.DecodeError:
-        # The parser's own message quotes the file's lines, which may hold a key.
-        raise ConfigurationError(f"settings file {path} is not valid YAML") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigurationError(f"settings file {path} must hold a mapping")
-    return cast("dict[str, Any]", data)
-
-
-def _from_variable(name: str, value: str) -> Any:
-    if value[:1] not in ("[", "{"):
-        return value
-    try:
-        return msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        raise ConfigurationError(f"settings: {name} begins like JSON but is not valid JSON") from None
-
-
-def _put(tree: dict[str, Any], parts: list[str], value: Any, source: str) -> None:
-    node = tree
-    for part in parts[:-1]:
-        child: Any = node.setdefault(part, {})
-        if not isinstance(child, dict):
-            raise ConfigurationError(f"settings: {source}: {part!r} is a value, not a section")
-        node = cast("dict[str, Any]", child)
-    node[parts[-1]] = value
-
-
-def _honour_openai_variables(tree: dict[str, Any], env: Mapping[str, str]) -> None:
-    base = env.get("OPENAI_BASE_URL", "")
-    provider = tree.setdefault("provider", {})
-    if base and isinstance(provider, dict):
-        section = cast("dict[str, Any]", provider)
-        if not section.get("upstream") and not section.get("upstreams"):
-            section["upstream"] = base
 
 
 def _contradictions(settings: Settings) -> Iterator[Problem]:

@@ -360,6 +360,21 @@ def test_a_histogram_says_what_was_observed(values: list[float]) -> None:
     assert f"sparkle_test_seconds_count {float(len(values))}" in text
 
 
+def test_what_a_parent_counted_before_a_fork_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    exposition = Exposition()
+    counter = exposition.counter("sparkle_test_total", "Test.")()
+    histogram = exposition.histogram("sparkle_test_seconds", "Test.", (1.0,))()
+    gauge = exposition.gauge("sparkle_level", "Test.", over_workers="livesum")()
+    gauge.value = 3
+    counter.inc(5)
+    histogram.observe(0.5)
+    monkeypatch.setattr("sparkle.llm.monitoring.series.os.getpid", lambda: -1)
+    shown = exposition.render()[0].decode()
+    assert "sparkle_test_total 0.0" in shown
+    assert "sparkle_test_seconds_count 0.0" in shown
+    assert "sparkle_level 3.0" in shown
+
+
 @pytest.mark.parametrize("user", ["学生", "a\ud800", "x" * 10_000, "a\nb", ""])
 def test_any_user_name_fits_a_line(desk: Desk, user: str) -> None:
     desk.begin(principal=Principal(user)).finish("ok", 200)

@@ -34,6 +34,20 @@ def test_variables_of_others_are_left_alone() -> None:
     assert load(PATH="/bin", SPARKLER="x", HOME="/") == Settings()
 
 
+def test_addresses_that_kubernetes_puts_into_every_pod_are_no_settings() -> None:
+    links = {
+        "SPARKLE_SERVICE_HOST": "10.0.0.1",
+        "SPARKLE_SERVICE_PORT": "8000",
+        "SPARKLE_SERVICE_PORT_HTTP": "8000",
+        "SPARKLE_PORT": "tcp://10.0.0.1:8000",
+        "SPARKLE_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "SPARKLE_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "SPARKLE_STORE_SERVICE_HOST": "10.0.0.2",
+        "SPARKLE_STORE_PORT": "tcp://10.0.0.2:6379",
+    }
+    assert load(**links) == Settings()
+
+
 def test_command_line_beats_variable_beats_file(tmp_path: Path) -> None:
     file = tmp_path / "sparkle.yaml"
     file.write_text("server: {port: 1000, workers: 3, host: 0.0.0.0}\nquota: {tokens_per_day: 7}\n")
