@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from typing import Any, cast
 
 import aiohttp
 from multidict import CIMultiDictProxy
+from tests.support.upstream import ScriptedUpstream
+from tests.support.upstream_wire import RecordedRequest
 from uvicorn.lifespan.on import LifespanOn
 from uvicorn.server import ServerState
 
@@ -87,6 +90,11 @@ def user(text: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": text}]
 
 
+def calls(upstream: ScriptedUpstream) -> list[RecordedRequest]:
+    """The model calls that reached an upstream (a starting gateway also asks for its models)."""
+    return [request for request in upstream.requests if request.method == "POST"]
+
+
 class Client:
     """Talks to a gateway over HTTP as a plain client would: no retries, no cookies."""
 
@@ -102,8 +110,9 @@ class Client:
         """Send ``body`` (bytes as they are, anything else as JSON) and read the whole answer."""
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         sent = {"content-type": "application/json"} if data is not None else {}
+        payload = data if data is None or len(data) < 1_000_000 else io.BytesIO(data)  # so aiohttp wants it
         async with self.session.request(
-            method, self.url + path, data=data, headers={**sent, **(headers or {})}, allow_redirects=False
+            method, self.url + path, data=payload, headers={**sent, **(headers or {})}, allow_redirects=False
         ) as response:
             return Answer(response.status, response.headers, await response.read())
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from sparkle.errors import ProviderError, SparkleError
+from sparkle.llm.guarded_stream import DONE
 from sparkle.llm.requests import ChatRequest, parse_chat
 from sparkle.llm.verdict import Action, Verdict
 from sparkle.server.context import RequestContext, check_model, identify, limit_headers
@@ -22,7 +24,7 @@ from sparkle.server.http import (
     read_body,
     send_bytes,
 )
-from sparkle.server.idempotency import StoredAnswer
+from sparkle.server.idempotency import IdempotencyStore, StoredAnswer
 
 if TYPE_CHECKING:
     from sparkle.llm.guarded_stream import GuardedStream
@@ -45,6 +47,31 @@ async def handle(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
         raise
 
 
+@dataclass(slots=True)
+class _Claim:
+    """An Idempotency-Key that this call holds.
+
+    It is kept or freed before the client can know that the call has ended: a client that repeats the call at once
+    must find the answer, not a call in flight.
+    """
+
+    store: IdempotencyStore
+    owner: str
+    key: str
+    open: bool = True
+
+    def keep(self, content_type: str, body: bytes) -> None:
+        """The call came to its end with this answer."""
+        self.open = False
+        self.store.store(self.owner, self.key, StoredAnswer(200, content_type, body))
+
+    def free(self) -> None:
+        """The call failed or was given up, unless it was kept before."""
+        if self.open:
+            self.open = False
+            self.store.free(self.owner, self.key)
+
+
 async def _run(
     gateway: Gateway,
     context: RequestContext,
@@ -56,7 +83,7 @@ async def _run(
 ) -> None:
     key, store = context.idempotency_key, gateway.idempotency
     if key is None or store is None:
-        await _answer(gateway, context, request, who, receive, send)
+        await _answer(gateway, context, request, who, None, receive, send)
         return
     owner = who.key_id or f"user:{who.user}"
     known = store.claim(owner, key, raw)
@@ -68,14 +95,11 @@ async def _run(
         ]
         await send_bytes(send, known.status, known.body, headers)
         return
-    kept: StoredAnswer | None = None
+    claim = _Claim(store, owner, key)
     try:
-        kept = await _answer(gateway, context, request, who, receive, send)
+        await _answer(gateway, context, request, who, claim, receive, send)
     finally:
-        if kept is None:
-            store.free(owner, key)
-        else:
-            store.store(owner, key, kept)
+        claim.free()
 
 
 async def _answer(
@@ -83,27 +107,34 @@ async def _answer(
     context: RequestContext,
     request: ChatRequest,
     who: Principal,
+    claim: _Claim | None,
     receive: Receive,
     send: Send,
-) -> StoredAnswer | None:
-    """Run the call; returns the answer if it came to its end."""
+) -> None:
     wrapper = gateway.services.wrapper
     if request.stream:
         stream = await wrapper.open_stream(
             request, who, request_id=context.request_id, traceparent=context.traceparent
         )
-        return await _send_stream(gateway, context, stream, receive, send)
+        await _send_stream(gateway, context, stream, claim, receive, send)
+        return
     result = await wrapper.complete(
         request, who, request_id=context.request_id, traceparent=context.traceparent
     )
+    if claim is not None:
+        claim.keep("application/json", result.body)
     headers = [JSON_TYPE, *_result_headers(gateway, context, result)]
     await send_bytes(send, 200, result.body, headers)
-    return StoredAnswer(200, "application/json", result.body)
 
 
 async def _send_stream(
-    gateway: Gateway, context: RequestContext, stream: GuardedStream, receive: Receive, send: Send
-) -> StoredAnswer | None:
+    gateway: Gateway,
+    context: RequestContext,
+    stream: GuardedStream,
+    claim: _Claim | None,
+    receive: Receive,
+    send: Send,
+) -> None:
     """Send the stream as server-sent events until it ends or the client hangs up."""
     headers: Headers = [
         SSE_TYPE,
@@ -113,20 +144,13 @@ async def _send_stream(
         (b"x-sparkle-upstream", stream.upstream_name.encode()),
         *limit_headers(stream.limits, gateway.clock.now()),
     ]
-    keep = bytearray() if context.idempotency_key is not None and gateway.idempotency is not None else None
     # The pump is a task so that a client that hangs up stops it even while it waits for the upstream.
-    pump = asyncio.ensure_future(_pump(stream, send, headers, keep))
+    pump = asyncio.ensure_future(_pump(stream, send, headers, claim))
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
         if pump.done():
-            complete = pump.result()
-            return (
-                StoredAnswer(200, SSE_TYPE[1].decode(), bytes(keep))
-                if complete and keep is not None
-                else None
-            )
-        return None
+            pump.result()
     finally:
         for task in (pump, gone):
             task.cancel()
@@ -134,23 +158,25 @@ async def _send_stream(
         await stream.aclose()
 
 
-async def _pump(stream: GuardedStream, send: Send, headers: Headers, keep: bytearray | None) -> bool:
-    """Write events until the end; true when the stream was complete."""
+async def _pump(stream: GuardedStream, send: Send, headers: Headers, claim: _Claim | None) -> None:
+    """Write events until the end."""
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    complete = True
+    sent = bytearray()
     try:
         async for payload in stream.payloads():
             event = b"data: " + payload + b"\n\n"
-            if keep is not None:
-                keep += event
+            if claim is not None:
+                sent += event
+                if payload == DONE:
+                    claim.keep(SSE_TYPE[1].decode(), bytes(sent))
             await send({"type": "http.response.body", "body": event, "more_body": True})
     except ProviderError as exc:
         # The status line is out; OpenAI's convention for a late failure is an error event.
-        complete = False
+        if claim is not None:
+            claim.free()
         event = b"data: " + msgspec.json.encode(exc.body()) + b"\n\n"
         await send({"type": "http.response.body", "body": event, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
-    return complete
 
 
 async def _disconnected(receive: Receive) -> None:
