@@ -11,7 +11,8 @@ import pytest
 from tests.support.upstream import ScriptedUpstream
 
 from sparkle.llm.providers.address import parse_address
-from sparkle.llm.providers.http1 import HIGH_WATER, Http1Exchange
+from sparkle.llm.providers.http1 import HIGH_WATER
+from sparkle.llm.providers.http1_exchange import Http1Exchange
 from sparkle.llm.providers.http1_pool import WAITING_PER_CONNECTION, Http1Transport
 from sparkle.llm.providers.transport import Timeouts, TransportError
 

@@ -14,7 +14,7 @@ from sparkle.llm.providers.http1 import Http1Connection
 from sparkle.llm.providers.transport import Timeouts, TransportError
 
 if TYPE_CHECKING:
-    from sparkle.llm.providers.http1 import Http1Exchange
+    from sparkle.llm.providers.http1_exchange import Http1Exchange
 
 KEEPALIVE_SECONDS = 60.0
 WAITING_PER_CONNECTION = 8
