@@ -16,12 +16,10 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
-from bench import gateway, machine, rooms, streaming
+from bench import gateway, machine, rooms, screen, streaming
 from bench.errors import BenchError
-from bench.report import Part, Run, Table, judge
+from bench.report import Part, Run, judge
 
 PARTS = ("gateway", "streaming", "guards", "quota", "provider")
 
@@ -29,9 +27,7 @@ PARTS = ("gateway", "streaming", "guards", "quota", "provider")
 def main() -> int:
     """Measure what the command line asks for; returns the exit code."""
     options = _options()
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe: wide tables rather than folded ones
-        console = Console(width=180)
+    console = screen.console()
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -103,23 +99,10 @@ def _print(console: Console, part: Part) -> None:
     console.rule(f"{part.name}: {part.command} ({part.seconds:.0f} s)", align="left")
     verdict = judge(part)
     for table in (*part.tables, *([verdict] if verdict else [])):
-        console.print(_rich(table))
-        for note in table.notes:
-            console.print(note, style="dim", highlight=False, markup=False)
+        screen.show(console, table)
     for failure in part.failures:
         console.print(f"NOT MEASURED: {failure}", style="bold red", markup=False)
     console.print()
-
-
-def _rich(table: Table) -> RichTable:
-    shown = RichTable(title=escape(table.title), title_justify="left", title_style="bold")
-    for i, column in enumerate(table.columns):
-        shown.add_column(
-            column, justify="left" if i == 0 or len(table.columns) == 2 else "right", overflow="fold"
-        )
-    for row in table.rows:
-        shown.add_row(*map(escape, row))
-    return shown
 
 
 if __name__ == "__main__":

@@ -180,8 +180,8 @@ def _measure(
             if any(sample.errors for sample in samples):
                 found.failures.append(f"{name}: {_first_refusal(server, bodies)}")
     except BenchError as exc:
-        say(f"  {name} failed: {exc}")
-        found.failures.append(f"{name}: {exc}")
+        say(f"  not measured: {str(exc).splitlines()[0]}")
+        found.failures.append(str(exc) if name in str(exc) else f"{name}: {exc}")
 
 
 def _first_refusal(server: Server, bodies: list[prompts.Body]) -> str:

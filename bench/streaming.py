@@ -80,8 +80,8 @@ def run(plan: Plan, *, litellm: str, command: str, say: Say) -> Part:
                         _check(measured, reference)
                         found.append(measured)
                     except BenchError as exc:
-                        say(f"  {name} failed: {exc}")
-                        failures.append(f"{name}: {exc}")
+                        say(f"  not measured: {str(exc).splitlines()[0]}")
+                        failures.append(str(exc) if name in str(exc) else f"{name}: {exc}")
     return Part(
         name="streaming",
         command=command,
