@@ -21,7 +21,7 @@ from bench import gateway, machine, rooms, screen, streaming
 from bench.errors import BenchError
 from bench.report import Part, Run, judge
 
-PARTS = ("gateway", "streaming", "guards", "quota", "provider")
+PARTS = ("gateway", "streaming", *rooms.MODULES)
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ MODULES = {
     "guards": ("bench.input_guard", "bench.output_guard"),
     "quota": ("bench.quota",),
     "provider": ("bench.provider",),
+    "monitoring": ("bench.monitoring",),
 }
 """Part to the modules that measure it."""
 
