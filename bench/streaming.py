@@ -137,10 +137,11 @@ def figures(found: Sequence[Measured]) -> dict[str, float]:
     """The figures that have targets."""
     on = {m.repeat: m for m in found if m.system == ALL_ON}
     off = {m.repeat: m for m in found if m.system == ALL_OFF}
+    direct = {m.repeat: m for m in found if m.system == DIRECT}
     values = {
         "sparkle_ttft_p50_ms": median(m.slow.ttft_p50 for m in on.values()),
         "sparkle_ttft_on_off": median(on[r].slow.ttft_p50 / off[r].slow.ttft_p50 for r in on if r in off),
-        "sparkle_alone_percent": median(m.slow.alone * 100 for m in on.values()),
+        "sparkle_alone_over_direct": median(on[r].slow.alone / direct[r].slow.alone for r in on if r in direct),
         "sparkle_streams_per_second": median(m.fast.per_second for m in on.values()),
     }
     return {name: value for name, value in values.items() if value is not None}
