@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -41,7 +42,9 @@ from tests.support.upstream_wire import Connection, RecordedRequest, chunk, head
 class ScriptedUpstream:
     """An OpenAI-compatible server that plays a script and records what it was asked."""
 
-    def __init__(self, *, models: Sequence[str] = ("gpt-test",), port: int = 0) -> None:
+    def __init__(
+        self, *, models: Sequence[str] = ("gpt-test",), port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.models = tuple(models)
         self.models_status = 200
         #: Every request in the order of arrival, ``GET /v1/models`` included.
@@ -49,6 +52,7 @@ class ScriptedUpstream:
         #: Connections accepted so far: a pooled client keeps this low.
         self.connections = 0
         self._port = port
+        self._tls = tls
         self._script: deque[tuple[int | None, Step]] = deque()
         self._responder: Callable[[RecordedRequest], Step] | None = None
         self._open: set[Connection] = set()
@@ -70,7 +74,7 @@ class ScriptedUpstream:
     async def start(self) -> None:
         """Listen; after :meth:`close` the same port is taken again."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connect, "127.0.0.1", self._port)
+        self._server = await loop.create_server(self._connect, "127.0.0.1", self._port, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -88,7 +92,7 @@ class ScriptedUpstream:
     @property
     def url(self) -> str:
         """Base URL for a client, e.g. ``http://127.0.0.1:40123/v1``."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}/v1"
 
     # ---- script ----
 
