@@ -22,7 +22,7 @@ from tests.docs.scripted_provider import ScriptedProvider
 _LISTENS = re.compile(r"listens on http://\S*:(\d+)")
 _DOCUMENTED = re.compile(r"(?:127\.0\.0\.1|localhost):8000\b")
 _START_SECONDS = 60.0
-_BLOCK_SECONDS = 60.0
+_BLOCK_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 _STATE = ".terminal"
 """File in which the terminal's variables wait for the next block."""
@@ -41,11 +41,14 @@ class Reader:
     Args:
         folder: Empty folder to work in.
         root: The repository.
+        local_model: Where a page configures no upstream, whether the local model answers (as it would for a person)
+            or the scripted provider, which is quicker.
     """
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, *, local_model: bool = True) -> None:
         self._folder = folder
         self._root = root
+        self._local_model = local_model
         self._provider: ScriptedProvider | None = None
         self._server: subprocess.Popen[str] | None = None
         self._port: str | None = None
@@ -214,7 +217,9 @@ class Reader:
 
     def _environment(self) -> Mapping[str, str]:
         tools = Path(sys.executable).parent
+        upstream = {} if self._local_model else {"SPARKLE_PROVIDER__UPSTREAM": self._scripted().url}
         return {
+            **upstream,
             "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "HOME": str(self._folder),
             "LANG": "C.UTF-8",
@@ -228,15 +233,18 @@ class Reader:
 
     def _translated(self, block: Block, text: str) -> str:
         if any(url in text for url in _PROVIDERS):
-            if self._provider is None:
-                self._provider = ScriptedProvider().__enter__()
             for url in _PROVIDERS:
-                text = text.replace(url, self._provider.url)
+                text = text.replace(url, self._scripted().url)
         if _DOCUMENTED.search(text):
             if self._port is None:
                 raise SnippetError(f"{block.where}: calls a server, but the page has started none")
             text = _DOCUMENTED.sub(f"127.0.0.1:{self._port}", text)
         return text
+
+    def _scripted(self) -> ScriptedProvider:
+        if self._provider is None:
+            self._provider = ScriptedProvider().__enter__()
+        return self._provider
 
     def _as_documented(self, printed: str) -> str:
         if self._port is not None:
@@ -244,9 +252,9 @@ class Reader:
         return printed
 
 
-def read_page(blocks: Sequence[Block], folder: Path, root: Path) -> None:
+def read_page(blocks: Sequence[Block], folder: Path, root: Path, *, local_model: bool = True) -> None:
     """Follow a page from top to bottom."""
-    with Reader(folder, root) as reader:
+    with Reader(folder, root, local_model=local_model) as reader:
         for block in blocks:
             reader.read(block)
 

@@ -16,6 +16,7 @@ from tests.support.upstream_answers import Step
 from tests.support.upstream_wire import RecordedRequest
 
 MODELS = ("gpt-4o-mini", "gpt-4o", "qwen2.5:7b", "text-embedding-3-small")
+_WORDS = ("A limit", " is what", " a sequence", " comes as close to", " as you like", ".")
 _REPEAT = "Repeat: "
 _CUT = 3
 """Characters of one streamed piece: small enough to cut every value that a page plants."""
@@ -59,4 +60,4 @@ def _answer(request: RecordedRequest) -> Step:
     if isinstance(said, str) and said.startswith(_REPEAT):
         text = said.removeprefix(_REPEAT)
         return Step(pieces=tuple(text[i : i + _CUT] for i in range(0, len(text), _CUT)))
-    return Step()
+    return Step(pieces=_WORDS)
