@@ -33,13 +33,14 @@ _QUOTED = re.compile(r"(?:=[0-9A-Fa-f]{2})+")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});?")
 _ESCAPE = re.compile(
     r"(?:(?:\\|%)u[0-9A-Fa-f]{4}|\\u\{[0-9A-Fa-f]{1,6}\}|[Uu]\+[0-9A-Fa-f]{4,5}|\\x[0-9A-Fa-f]{2}"
-    r"|\\[nrtbf\"'/\\]|\\[0-7]{3})"
+    r"|\\[0-7]{3})"
 )
+_JSON_ESCAPE = re.compile(r"\\[nrtbf\"/\\]")
 _ASCII85 = re.compile(r"<~([!-}\s]{5,})~>|(?:^|(?<=\s))([!-u]{15,})(?=\s|$)")
 _MORSE = re.compile(r"[.-]{1,6}(?:[ /|]{1,3}[.-]{1,6}){7,}")
 _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
-_SIMPLE = {"n": "\n", "r": "\n", "t": " ", "b": "", "f": " "}
+_SIMPLE = {"n": "\n", "r": "\n", "t": " ", "b": " ", "f": " "}
 
 
 def readable(text: str) -> bool:
@@ -151,23 +152,20 @@ def entities(view: View) -> Iterator[Run]:
 
 
 def escapes(view: View) -> Iterator[Run]:
-    r"""Escapes of JSON and of programming languages: ``\u5ffd``, ``\x69``, ``\151``, ``\n``, ``U+5FFD``, ``%u5ffd``."""
+    r"""Escaped characters of programming languages: ``\u5ffd``, ``\x69``, ``\151``, ``U+5FFD``, ``%u5ffd``."""
     for match in _ESCAPE.finditer(view.source):
         token = match.group()
         kind, rest = token[1], token[2:]
-        try:
-            if kind in "uU+":
-                code = int(rest.strip("{}"), 16)
-                text = "" if 0xD800 <= code < 0xE000 else chr(code)
-            elif kind == "x":
-                text = chr(int(rest, 16))
-            elif kind.isdigit():
-                text = chr(int(token[1:], 8))
-            else:
-                text = _SIMPLE.get(kind, kind)
-        except (ValueError, OverflowError):
-            continue
-        yield match.start(), match.end(), text
+        code = int(token[1:], 8) if kind.isdigit() else int(rest.strip("{}"), 16)
+        if code < 0xD800 or 0xE000 <= code <= 0x10FFFF:
+            yield match.start(), match.end(), chr(code)
+
+
+def json_escapes(view: View) -> Iterator[Run]:
+    r"""``\n``, ``\"`` and their like in JSON text; elsewhere a backslash is more likely part of a formula."""
+    for match in _JSON_ESCAPE.finditer(view.source):
+        sign = match.group()[1]
+        yield match.start(), match.end(), _SIMPLE.get(sign, sign)
 
 
 def ascii85(view: View) -> Iterator[Run]:

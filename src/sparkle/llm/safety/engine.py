@@ -7,12 +7,14 @@ pays one linear search per rule it could match.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 
 from sparkle.errors import ConfigurationError
-from sparkle.llm.safety.pattern import Variant, translate
+from sparkle.llm.safety.pattern import Language, Variant
 from sparkle.llm.safety.regex import PatternError, Regex, RegexSet
 from sparkle.llm.safety.rules import RuleBook, default_book
 from sparkle.llm.safety.views import View
@@ -67,23 +69,24 @@ class Matcher:
         wanted: dict[bytes, int] = {}
         self.probes: list[Probe] = []
         self._always: list[Probe] = []
+        self._by_need: dict[int, list[Probe]] = {}
+        languages = {kind: Language(book.fragments, kind) for kind in ("words", variant)}
+        needs: list[list[int]] = []
         for target, pattern, as_words in _patterns(book):
             try:
-                for compiled in translate(pattern, book.fragments, "words" if as_words else variant):
-                    bits = {wanted.setdefault(need, len(wanted)) for need in sorted(compiled.needs)}
-                    self.probes.append(Probe(target, compiled.source, sum(1 << bit for bit in bits)))
+                for compiled in languages["words" if as_words else variant].translate(pattern):
+                    needs.append([wanted.setdefault(need, len(wanted)) for need in sorted(compiled.needs)])
+                    self.probes.append(Probe(target, compiled.source, sum(1 << bit for bit in needs[-1])))
             except PatternError as error:
                 raise ConfigurationError(f"rule {target.rule} {target.signal}: {error.message}") from None
         self._set = RegexSet(wanted)
-        users = [sum(probe.needed >> bit & 1 for probe in self.probes) for bit in range(len(wanted))]
-        self._by_need: dict[int, list[Probe]] = {}
-        for probe in self.probes:
-            if not probe.needed:
+        users = Counter(bit for bits in needs for bit in bits)
+        for probe, bits in zip(self.probes, needs, strict=True):
+            if bits:
+                # Under the need that fewest other patterns share: the rarer, the fewer candidates to look at.
+                self._by_need.setdefault(min(bits, key=users.__getitem__), []).append(probe)
+            else:
                 self._always.append(probe)
-                continue
-            # Under the need that fewest other patterns share: the rarer, the fewer candidates to look at.
-            bits = [bit for bit in range(len(wanted)) if probe.needed >> bit & 1]
-            self._by_need.setdefault(min(bits, key=users.__getitem__), []).append(probe)
 
     def candidates(self, data: bytes) -> Iterator[Probe]:
         """The patterns that could match ``data``; all of them when the set cannot decide."""
@@ -115,12 +118,20 @@ def _patterns(book: RuleBook) -> Iterator[tuple[Target, str, bool]]:
 
 
 class Engine:
-    """The matchers of both variants."""
+    """The matchers of both variants; the one for compact text is made when the first such text comes."""
 
     def __init__(self, book: RuleBook) -> None:
         self.book = book
         self._words = Matcher(book, "words")
-        self._compact = Matcher(book, "compact")
+        self._lock = Lock()
+        self._made: Matcher | None = None
+
+    @property
+    def _compact(self) -> Matcher:
+        if self._made is None:
+            with self._lock:
+                self._made = self._made or Matcher(self.book, "compact")
+        return self._made
 
     def candidates(self, view: View) -> Iterator[Probe]:
         """The patterns worth searching for in one reading of a text."""
@@ -128,7 +139,7 @@ class Engine:
 
     @property
     def probes(self) -> tuple[Probe, ...]:
-        """Every compiled pattern, both variants."""
+        """Every pattern, both variants."""
         return (*self._words.probes, *self._compact.probes)
 
 

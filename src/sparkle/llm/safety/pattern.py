@@ -10,10 +10,10 @@ a blank        whatever separates words: blanks, line breaks, quotes, commas, Ma
 Every pattern is compiled twice: ``words`` for ordinary text and ``compact`` for text whose separators were taken out
 (``i g n o r e``), where blanks are optional, gaps count characters and ``\b`` means nothing.
 
-A fragment, group or word that stands at the top level of a pattern, and is not optional, must occur in every match.
-:class:`Compiled` names those *needs*, so that one pass with all of them together
-(:class:`~sparkle.llm.safety.regex.RegexSet`) tells which few patterns are worth searching for. Nobody has to keep a
-trigger word in step with a pattern by hand, and a pattern cannot be missed because its trigger was.
+What must occur in every match (a word, a group, a fragment that is not optional) is a *need* of the pattern. Needs are
+derived here, so one pass with all of them together (:class:`~sparkle.llm.safety.regex.RegexSet`) tells which few
+patterns are worth searching for. Nobody has to keep a trigger word in step with a pattern by hand, and a pattern cannot
+be missed because its trigger was forgotten.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Variant = Literal["words", "compact"]
 _SEPARATOR = r"[\s\"'*_,:;()<>\[\]#~`|/=+-]"
 _BLANK: dict[Variant, str] = {"words": f"(?:{_SEPARATOR}+)", "compact": f"(?:{_SEPARATOR}*)"}
 _TOKEN = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{z?gap:\d+\}|\{\d+,?\d*\}|\(\?[a-zA-Z-]*:?|[()| ]|.", re.DOTALL
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{z?gap:\d+\}|\{\d+,?\d*\}\??|[*+?]\??|\(\?:|[()| ]|.", re.DOTALL
 )
-_MAX_NESTED = 8
-_OPTIONAL = ("?", "*", "{0")
-# A need with gaps or open classes inside would make the set's automaton large and filter nothing.
-_OPEN = re.compile(r"\[\^|\\[SWDsdw][+*{]|\.[*+{]")
 _NAMED = re.compile(r"\{[a-z][a-z0-9_]*\}")
 _GAP = re.compile(r"\{z?gap:\d+\}")
+_QUANTIFIER = re.compile(r"[*+?]\??|\{\d+,?\d*\}\??")
 _LITERAL = re.compile(r"[a-z0-9<>:;=&%@!~/_-]|\\[^a-zA-Z0-9]|[^\x00-\x7f]")
-_MIN_LITERAL = 4
+# A need with open classes inside would make the set's automaton large and filter little.
+_OPEN = re.compile(r"\[\^|\\[SWDdw][+*{]|\.[*+{]")
+_MIN_LITERAL = 3
+"""Bytes of the shortest literal that is worth looking for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,100 +52,146 @@ class Compiled:
     """RE2 sources each of which occurs in every match; empty if there is none."""
 
 
-def translate(pattern: str, fragments: Mapping[str, str], variant: Variant = "words") -> Iterator[Compiled]:
-    """Translate one pattern, each top-level alternative for itself.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A piece of a pattern that always occurs where its surroundings do."""
 
-    Raises:
-        PatternError: unknown fragment, fragments nested too deep or a character class that RE2 could only match
-            byte by byte (a negated class or a range with Chinese characters).
-    """
-    for alternative in _alternatives(pattern):
-        translator = _Translator(fragments, variant)
-        source = translator.run(alternative)
-        needs = frozenset(need.encode() for need in translator.needs if not _OPEN.search(need))
-        yield Compiled(source.encode(), needs)
+    source: str
+    strength: int
+    """Bytes of the shortest text it matches, roughly: the longer, the rarer."""
 
 
-def _alternatives(pattern: str) -> Iterator[str]:
-    depth, start, at = 0, 0, 0
-    for token in _TOKEN.findall(pattern):
-        if token[0] == "(":
-            depth += 1
-        elif token == ")":
-            depth -= 1
-        elif token == "|" and depth == 0:
-            yield pattern[start:at]
-            start = at + 1
-        at += len(token)
-    yield pattern[start:]
+class Language:
+    """Translates patterns for one set of fragments and one variant. Keeps fragments translated; not thread-safe."""
+
+    def __init__(self, fragments: Mapping[str, str], variant: Variant = "words") -> None:
+        self.variant: Variant = variant
+        self._fragments = fragments
+        self._translated: dict[str, tuple[str, _Part | None]] = {}
+        self._open: list[str] = []
+
+    def translate(self, pattern: str) -> Iterator[Compiled]:
+        """Translate one pattern, each top-level alternative for itself.
+
+        Raises:
+            PatternError: unknown fragment, fragments in a circle, unbalanced brackets, or a character class that RE2
+                could only match byte by byte (a negated class or a range with Chinese characters).
+        """
+        for source, parts in _Translator(pattern, self).alternatives():
+            yield Compiled(source.encode(), frozenset(part.source.encode() for part in parts))
+
+    def fragment(self, name: str) -> tuple[str, _Part | None]:
+        """A fragment's source and what always occurs in it."""
+        if name not in self._translated:
+            if name not in self._fragments:
+                raise PatternError(f"unknown fragment {name}")
+            if name in self._open:
+                raise PatternError(f"fragments refer to each other in a circle: {', '.join(self._open)}")
+            self._open.append(name)
+            self._translated[name] = _group(_Translator(self._fragments[name], self).alternatives())
+            self._open.pop()
+        return self._translated[name]
 
 
 class _Translator:
-    def __init__(self, fragments: Mapping[str, str], variant: Variant) -> None:
-        self._fragments = fragments
-        self._variant: Variant = variant
-        self.needs: set[str] = set()
+    """Recursive descent over the tokens of one pattern or fragment."""
 
-    def run(self, pattern: str) -> str:
-        tokens: list[str] = _TOKEN.findall(pattern)
+    def __init__(self, pattern: str, language: Language) -> None:
+        self._tokens: list[str] = _TOKEN.findall(pattern)
+        self._at = 0
+        self._language = language
+        self._variant: Variant = language.variant
+
+    def alternatives(self) -> list[tuple[str, list[_Part]]]:
+        """All alternatives of the whole, each with its source and the parts that always occur in it."""
+        found = self._alternation()
+        if self._at < len(self._tokens):
+            raise PatternError("unbalanced brackets")
+        return found
+
+    def _alternation(self) -> list[tuple[str, list[_Part]]]:
+        found = [self._sequence()]
+        while self._at < len(self._tokens) and self._tokens[self._at] == "|":
+            self._at += 1
+            found.append(self._sequence())
+        return found
+
+    def _sequence(self) -> tuple[str, list[_Part]]:
         out: list[str] = []
+        parts: list[_Part] = []
         literal: list[str] = []
-        depth = group = 0
-        for index, token in enumerate([*tokens, ""]):
-            following = tokens[index + 1] if index + 1 < len(tokens) else ""
-            needed = not following.startswith(_OPTIONAL)
-            if depth == 0 and needed and _LITERAL.fullmatch(token):
-                literal.append(_piece(token, self._fragments, self._variant, 0))
-            elif literal:
-                if len("".join(literal).encode()) >= _MIN_LITERAL:
-                    self.needs.add("".join(literal))
-                literal.clear()
-            if token[:1] == "(":
-                if depth == 0:
-                    group = len(out)
-                depth += 1
-                out.append(token)
-            elif token == ")":
-                depth -= 1
-                out.append(token)
-                if depth == 0 and needed:
-                    self.needs.add("".join(out[group:]))
-            elif token:
-                piece = _piece(token, self._fragments, self._variant, 0)
-                out.append(piece)
-                if depth == 0 and needed and _NAMED.fullmatch(token):
-                    self.needs.add(piece)
-        return "".join(out)
+        while self._at < len(self._tokens) and self._tokens[self._at] not in ("|", ")"):
+            token = self._tokens[self._at]
+            source, inner = self._item(token)
+            quantifier = ""
+            if self._at < len(self._tokens) and _QUANTIFIER.fullmatch(self._tokens[self._at]):
+                quantifier = self._tokens[self._at]
+                self._at += 1
+            out += [source, quantifier]
+            if quantifier == "" and _LITERAL.fullmatch(token):
+                literal.append(source)
+                continue
+            _flush(literal, parts)
+            if inner is not None and not quantifier.startswith(("?", "*", "{0")):
+                parts.append(inner)
+        _flush(literal, parts)
+        return "".join(out), parts
+
+    def _item(self, token: str) -> tuple[str, _Part | None]:
+        """The source of one item and, for groups and fragments, what always occurs in it."""
+        self._at += 1
+        if token in ("(?:", "("):
+            alternatives = self._alternation()
+            if self._at >= len(self._tokens):
+                raise PatternError("unbalanced brackets")
+            self._at += 1
+            return _group(alternatives)
+        if _NAMED.fullmatch(token):
+            return self._language.fragment(token[1:-1])
+        return self._plain(token), None
+
+    def _plain(self, token: str) -> str:
+        if token == " ":
+            return _BLANK[self._variant]
+        if token == r"\b" and self._variant == "compact":
+            return ""
+        if _GAP.fullmatch(token):
+            kind, _, count = token[1:-1].partition(":")
+            if kind == "zgap":
+                return f"[^.!?\\n]{{0,{3 * int(count)}}}"
+            if self._variant == "compact":
+                return f"[^.!?\\n]{{0,{6 * int(count)}}}"
+            return f"(?:[^\\s.!?]+[\\s,:;\"']+){{0,{count}}}"
+        if token[0] == "[" and len(token) > 1:
+            return _byte_class(token)
+        # A following ? or * must mean the whole character, not its last byte.
+        return token if token.isascii() else f"(?:{token})"
 
 
-def _piece(token: str, fragments: Mapping[str, str], variant: Variant, nested: int) -> str:
-    if token == " ":
-        return _BLANK[variant]
-    if token == r"\b":
-        return "" if variant == "compact" else token
-    if _GAP.fullmatch(token):
-        return _gap(token, variant)
-    if _NAMED.fullmatch(token):
-        name = token[1:-1]
-        if name not in fragments:
-            raise PatternError(f"unknown fragment {token}")
-        if nested > _MAX_NESTED:
-            raise PatternError("fragments refer to each other in a circle")
-        inner = "".join(_piece(inner, fragments, variant, nested + 1) for inner in _TOKEN.findall(fragments[name]))
-        return f"(?:{inner})"
-    if token[0] == "[" and len(token) > 1:
-        return _byte_class(token)
-    # A following ? or * must mean the whole character, not its last byte.
-    return token if token.isascii() else f"(?:{token})"
+def _flush(literal: list[str], parts: list[_Part]) -> None:
+    size = sum(len(piece.encode()) if piece.isascii() else len(piece[3:-1].encode()) for piece in literal)
+    if size >= _MIN_LITERAL:
+        parts.append(_Part("".join(literal), size))
+    literal.clear()
 
 
-def _gap(token: str, variant: Variant) -> str:
-    kind, _, count = token[1:-1].partition(":")
-    if kind == "zgap":
-        return f"[^.!?\\n]{{0,{3 * int(count)}}}"
-    if variant == "compact":
-        return f"[^.!?\\n]{{0,{6 * int(count)}}}"
-    return f"(?:[^\\s.!?]+[\\s,:;\"']+){{0,{count}}}"
+def _group(alternatives: list[tuple[str, list[_Part]]]) -> tuple[str, _Part | None]:
+    """The group's source and what always occurs in it: itself, or the strongest part of each alternative."""
+    source = "(?:" + "|".join(text for text, _ in alternatives) + ")"
+    strengths = [max((part.strength for part in parts), default=_shortest(text)) for text, parts in alternatives]
+    if min(strengths) == 0:
+        return source, None
+    if not _OPEN.search(source):
+        return source, _Part(source, min(strengths))
+    if not all(parts for _, parts in alternatives):
+        return source, None
+    strongest = [max(parts, key=lambda part: part.strength).source for _, parts in alternatives]
+    return source, _Part("(?:" + "|".join(dict.fromkeys(strongest)) + ")", min(strengths))
+
+
+def _shortest(text: str) -> int:
+    """Bytes of a short alternative without parts: 0 where it could match nothing in particular."""
+    return len(text.encode()) if re.fullmatch(r"[a-z0-9]+", text) else 1 if text.strip("^$") and not _OPEN.search(text) else 0
 
 
 def _byte_class(token: str) -> str:
