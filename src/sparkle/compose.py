@@ -133,6 +133,7 @@ def build_services(
 
     rng = random.Random()  # noqa: S311  for jitter, not for secrets
     provider = build_router(settings.provider, local=local, clock=clock, rng=rng, observe=observe)
+    monitor.watch_circuits(provider.circuits)
     quota = LLMCostGuard(
         settings.quota,
         open_store(settings.quota, settings.data_dir, clock=clock),

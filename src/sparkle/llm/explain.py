@@ -31,7 +31,9 @@ def explain_input(text: str, policy: InputPolicy, role: str, console: Console | 
         console.print("\n[bold]How the text was read[/]  [dim](the layers that the normaliser undid)[/]")
         for view in judgement.readings.views:
             console.print(f"  [cyan]{escape(view.name)}[/] {escape(_shorten(view.text))}")
-    hits = {(hit.rule, hit.reading) for hit in judgement.hits} | {(s.rule, "signal") for s in judgement.signals}
+    hits = {(hit.rule, hit.reading) for hit in judgement.hits} | {
+        (s.rule, "signal") for s in judgement.signals
+    }
     if hits:
         console.print("\n[bold]Rules and signals met[/]")
         for rule, reading in sorted(hits):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from sparkle.errors import ProviderError, SparkleError
 from sparkle.llm.answers import usage_of
+from sparkle.llm.guard_failure import log_guard_failure
 from sparkle.llm.requests import ChatRequest
 from sparkle.llm.results import ChatResult
 from sparkle.llm.stream_choice import ChoiceGuard
@@ -69,6 +71,7 @@ class GuardedStream:
         self._settled = False
         self._template: dict[str, Any] = {}
         self._chunks = 0
+        self._guard_seconds = 0.0
         self._text: list[str] = []
         self._new_text: list[str] = []
 
@@ -105,7 +108,10 @@ class GuardedStream:
             async for payload in self._upstream:
                 if payload == DONE:
                     break
-                for out in self._guard(payload):
+                started = monotonic()
+                guarded = self._guard(payload)
+                self._guard_seconds += monotonic() - started
+                for out in guarded:
                     self._record.first_token()
                     yield out
                 if self._choices and all(c.blocked for c in self._choices.values()):
@@ -196,6 +202,8 @@ class GuardedStream:
         except SparkleError:
             raise
         except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
+            log_guard_failure("output", exc)
+            self._record.guard_failed("output", "open" if self._fail_open else "closed")
             if self._fail_open:
                 return state.pass_through(choice)
             raise ProviderError("the output guard failed; the answer was withheld") from exc
@@ -249,7 +257,7 @@ class GuardedStream:
             prompt = self._reservation.prompt_tokens if self._reservation else 0
             usage = Usage(prompt, self._tokens.count_text(generated, self._request.model), estimated=True)
         self._usage = usage
-        self._record.output_checked(self.verdict)
+        self._record.output_checked(self.verdict, self._guard_seconds)
         if self._reservation is not None:
             self._cost_nano = (await self._quota.settle(self._reservation, usage)).cost_nano
         self._record.usage(usage, self._cost_nano)

@@ -21,6 +21,7 @@ from sparkle.errors import (
     StoreUnavailableError,
 )
 from sparkle.llm.answers import GuardedAnswer, guard_answer, reported_usage
+from sparkle.llm.guard_failure import log_guard_failure
 from sparkle.llm.guarded_stream import GuardedStream
 from sparkle.llm.guards import Guards
 from sparkle.llm.requests import ChatRequest, EmbeddingsRequest, parse_chat
@@ -258,6 +259,7 @@ class LLMSecurityWrapper:
         except SparkleError:
             raise
         except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
+            log_guard_failure("input", exc)
             record.guard_failed("input", guards.policy.input.on_error)
             if guards.policy.input.on_error == "open":
                 verdict = ALLOW
@@ -319,6 +321,7 @@ class LLMSecurityWrapper:
             await self._settle(ready.reservation, self._estimate(ready, ""))
             raise
         except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
+            log_guard_failure("output", exc)
             record.guard_failed("output", ready.guards.policy.output.on_error)
             await self._settle(ready.reservation, reported_usage(raw) or self._estimate(ready, ""))
             if ready.guards.policy.output.on_error == "open":

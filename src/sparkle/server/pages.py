@@ -49,7 +49,7 @@ async def healthz(gateway: Gateway, scope: Scope, receive: Receive, send: Send) 
 
 
 async def readyz(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
-    """Model, store and policy; false first on drain."""
+    """Model, stores, audit and policy; false first on drain."""
     checks: dict[str, Any] = {}
     ready = not gateway.readiness.draining
     checks["accepting"] = "ok" if ready else "draining"
@@ -59,6 +59,13 @@ async def readyz(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
     ):
         try:
             await check()
+            checks[name] = "ok"
+        except SparkleError as exc:
+            checks[name] = exc.message
+            ready = False
+    for name, check in (("audit", gateway.services.monitor.ready), ("keys", gateway.keys.ready)):
+        try:
+            check()
             checks[name] = "ok"
         except SparkleError as exc:
             checks[name] = exc.message

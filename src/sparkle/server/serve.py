@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import socket
 import sys
@@ -30,10 +29,12 @@ def run(settings: Settings) -> int:
         format="%(asctime)s %(levelname)-7s %(name)s[%(process)d] %(message)s",
         stream=sys.stderr,
     )
+    from sparkle.llm.monitoring import share_metrics
+
+    os.umask(0o077)  # databases, logs and audit files are their owner's alone, whatever the folder allows
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     metrics_dir = Path(tempfile.mkdtemp(prefix="metrics-", dir=settings.data_dir))
-    # prometheus_client reads this once, at its import, which comes later in this process and its forks.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_dir)
+    share_metrics(metrics_dir)
     try:
         return _run(settings)
     finally:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sparkle.errors import ConfigurationError
+from sparkle.errors import ConfigurationError, SparkleError
 
 log = logging.getLogger("sparkle.supervisor")
 
@@ -201,6 +201,8 @@ class Supervisor:
             code = run(self._tell_ready)
         except KeyboardInterrupt:
             code = 0
+        except SparkleError as exc:
+            log.error("%s", exc.message)  # what a person can mend needs no trace
         except Exception:  # a forked child must not return into the parent's code
             log.exception("worker failed")
         finally:
