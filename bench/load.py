@@ -103,13 +103,11 @@ class Load:
         env = {"PATH": os.environ.get("PATH", ""), "PROMPTS": str(self._prompts), "KEY": server.spec.key}
         env["FIRST"] = str(self._serial)
         pids = server.pids()
-        ours, cpu, busy, began = (
-            _own_cpu(),
+        system, upstream = (
             machine.cpu_seconds(pids),
-            machine.busy_seconds(),
-            time.perf_counter(),
+            machine.cpu_seconds([p for p in self._upstream if p not in pids]),
         )
-        upstream = 0.0 if pids == self._upstream else machine.cpu_seconds(self._upstream)
+        ours, busy, began = _own_cpu(), machine.busy_seconds(), time.perf_counter()
         read = machine.Memory(0.0, 0.0, 0)
         with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as wrk:
             try:
@@ -121,9 +119,8 @@ class Load:
                 wrk.kill()
                 raise
         elapsed = time.perf_counter() - began
-        cpu = machine.cpu_seconds(pids) - cpu
-        upstream = 0.0 if pids == self._upstream else machine.cpu_seconds(self._upstream) - upstream
-        others = machine.busy_seconds() - busy - (_own_cpu() - ours) - cpu - upstream
+        cpu = machine.cpu_since(system)
+        others = machine.busy_seconds() - busy - (_own_cpu() - ours) - cpu - machine.cpu_since(upstream)
         result = parse(output)
         self._serial += result.requests + connections
         return Sample(

@@ -59,7 +59,9 @@ def test_own_memory_and_cpu_time_can_be_read() -> None:
     assert family[0] == os.getpid()
     read = machine.memory([os.getpid()])
     assert read.rss_mb >= read.pss_mb > 1
-    assert machine.cpu_seconds([os.getpid()]) > 0
+    before = machine.cpu_seconds([os.getpid()])
+    assert before[os.getpid()] > 0
+    assert machine.cpu_since(before) >= 0
     assert machine.busy_seconds() > 0
 
 
@@ -67,7 +69,8 @@ def test_a_process_that_is_gone_costs_nothing() -> None:
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     assert machine.memory([done.pid]) == machine.Memory(0, 0, 0)
-    assert machine.cpu_seconds([done.pid]) == 0
+    assert machine.cpu_seconds([done.pid]) == {}
+    assert machine.cpu_since({done.pid: 1.0}) == 0
 
 
 SERVER = """
