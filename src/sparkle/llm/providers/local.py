@@ -70,7 +70,7 @@ class LocalEndpoint:
             max_connections=figures.process.connections,
             embeddings_url=f"http://127.0.0.1:{self.embeddings_port}/v1",
             health_url=f"http://127.0.0.1:{self.chat_port}",
-            listed=(figures.embeddings.model,),
+            listed=names,  # from the first moment, while the model still loads
         )
 
 

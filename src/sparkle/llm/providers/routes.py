@@ -27,6 +27,8 @@ class Routes:
 
     def __init__(self, upstreams: Sequence[Upstream], aliases: Mapping[str, Iterable[str]]) -> None:
         self._upstreams = tuple(upstreams)
+        self._naming = [upstream for upstream in upstreams if upstream.models]
+        self._open = [upstream for upstream in upstreams if not upstream.models]
         self._by_name = {upstream.name: upstream for upstream in upstreams}
         if len(self._by_name) != len(self._upstreams):
             raise ConfigurationError("two upstreams have the same name")
@@ -70,11 +72,11 @@ class Routes:
 
         Args:
             fetched: Model objects per upstream name; a failing upstream is missing and shows the names that its globs
-                spell out.
+                spell out and those it always lists.
         """
         shown = {alias: _model(alias, "sparkle") for alias in self._aliases}
         for upstream in self._upstreams:
-            spelt = [name for name in upstream.models if not _GLOB & set(name)]
+            spelt = [*(name for name in upstream.models if not _GLOB & set(name)), *upstream.listed]
             for model in fetched.get(upstream.name, [_model(name, upstream.name) for name in spelt]):
                 shown.setdefault(model["id"], dict(model))
         return list(shown.values())
@@ -91,8 +93,8 @@ class Routes:
         return candidates
 
     def _serving(self, model: str) -> Sequence[Candidate]:
-        matching = [(upstream, model) for upstream in self._upstreams if upstream.serves(model)]
-        return matching or [(upstream, model) for upstream in self._upstreams if not upstream.models]
+        matching = [(upstream, model) for upstream in self._naming if upstream.serves(model)]
+        return matching or [(upstream, model) for upstream in self._open]
 
 
 def _model(name: str, owner: str) -> dict[str, Any]:

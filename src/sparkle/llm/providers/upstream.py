@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
 import msgspec
@@ -32,7 +31,7 @@ class Upstream:
         max_connections: Largest pool.
         proxy: URL of an HTTP proxy that leads there.
         embeddings_url: Base URL of the embeddings API where that is another server (the local model's case).
-        listed: Models it serves without listing them itself.
+        listed: Models it serves without listing them itself, or that are to be shown before it is asked.
         health_url: Base URL whose ``/health`` tells cheaply whether the upstream is up; empty: only its circuit tells.
 
     Raises:
@@ -57,7 +56,8 @@ class Upstream:
         self.address = parse_address(base_url, name)
         self._embeddings = parse_address(embeddings_url, name) if embeddings_url else None
         self._health = parse_address(health_url, name) if health_url else None
-        self._listed = tuple(listed)
+        #: Models that are shown whether or not it lists them.
+        self.listed = tuple(listed)
         self._key = api_key.strip()
         if any(not 0x20 < ord(char) < 0x7F for char in self._key):
             raise ConfigurationError(
@@ -142,7 +142,7 @@ class Upstream:
                     }
                     listed.append({"object": "model", "created": 0, "owned_by": self.name, **kept})
         listed += [
-            {"id": name, "object": "model", "created": 0, "owned_by": self.name} for name in self._listed
+            {"id": name, "object": "model", "created": 0, "owned_by": self.name} for name in self.listed
         ]
         return listed
 
@@ -193,6 +193,8 @@ class Upstream:
 
 
 def _user_agent() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # 10 ms that a bare import need not pay
+
     try:
         return f"sparkle/{version('sparkle-llm')}"
     except PackageNotFoundError:  # run from a source tree that is not installed
