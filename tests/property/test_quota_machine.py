@@ -202,14 +202,16 @@ class Machine(RuleBasedStateMachine):
         if call.charged is None:
             self.meter(call.calls).reserved -= 1
 
-    @rule(call=open_calls, share=st.floats(0, 1.2))
-    def progress(self, call: Call, share: float) -> None:
+    @rule(call=open_calls, share=st.floats(0, 1.2), persist=st.booleans())
+    def progress(self, call: Call, share: float, persist: bool) -> None:
         if not call.worker.alive:
             return
         tokens = round(call.reservation.tokens * share)
         call.worker.guard.progress(call.reservation, used(tokens))
         if not call.ended:
             call.noted = tokens
+        if persist:
+            self.beat([w for w in self.workers if w.alive].index(call.worker))
 
     @rule(index=st.integers(0, 9))
     def beat(self, index: int) -> None:
@@ -274,6 +276,20 @@ class Machine(RuleBasedStateMachine):
             worker.lease_until, worker.beat_at = self.clock.wall + LEASE, self.clock.wall
         else:
             self.beat([w for w in self.workers if w.alive].index(worker))
+
+    @rule(index=st.integers(0, 9), beats=st.integers(3, 5))
+    def only_one_beats_for_a_while(self, index: int, beats: int) -> None:
+        """Whoever else lives is stalled, and taken for dead."""
+        for _ in range(beats):
+            self.clock.wall += LEASE / 3
+            self.beat(index)
+
+    @rule(index=st.integers(0, 9), times=st.integers(1, 2))
+    def everything_pauses(self, index: int, times: int) -> None:
+        """A suspended machine; the first to wake up must not take the others for dead."""
+        self.clock.wall += 600
+        for _ in range(times):
+            self.beat(index)
 
     @rule(seconds=st.sampled_from([1.0, 3.0, 3.0, 3.0, 6.0, 10.0, 43_200.0]))
     def time_passes(self, seconds: float) -> None:
