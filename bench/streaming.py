@@ -141,7 +141,9 @@ def figures(found: Sequence[Measured]) -> dict[str, float]:
     values = {
         "sparkle_ttft_p50_ms": median(m.slow.ttft_p50 for m in on.values()),
         "sparkle_ttft_on_off": median(on[r].slow.ttft_p50 / off[r].slow.ttft_p50 for r in on if r in off),
-        "sparkle_alone_over_direct": median(on[r].slow.alone / direct[r].slow.alone for r in on if r in direct),
+        "sparkle_alone_over_direct": median(
+            on[r].slow.alone / direct[r].slow.alone for r in on if r in direct
+        ),
         "sparkle_streams_per_second": median(m.fast.per_second for m in on.values()),
     }
     return {name: value for name, value in values.items() if value is not None}
