@@ -66,20 +66,24 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--litellm", metavar="PYTHON", default="", help="a Python with litellm[proxy], to compare with"
     )
+    parser.add_argument(
+        "--patience", type=float, default=0, metavar="S", help="wait up to S seconds for a quiet machine"
+    )
     return parser.parse_args()
 
 
 def _measure(name: str, options: argparse.Namespace, say: Callable[[str], None]) -> Part:
     command = _command(name, options)
+    setting = gateway.Setting(command, say, options.litellm, options.patience)
     repeats: dict[str, int] = {} if options.repeats is None else {"repeats": options.repeats}
     try:
         if name == "gateway":
             plan = gateway.QUICK if options.quick else gateway.Plan()
             plan = replace(plan, body=options.body, **repeats)
-            return gateway.run(plan, litellm=options.litellm, command=command, say=say)
+            return gateway.run(plan, setting)
         if name == "streaming":
             streams = replace(streaming.QUICK if options.quick else streaming.Plan(), **repeats)
-            return streaming.run(streams, litellm=options.litellm, command=command, say=say)
+            return streaming.run(streams, setting)
         return rooms.run(name, options.quick, command=command, say=say)
     except BenchError as exc:
         return Part(name, command, 0.0, (), failures=(str(exc),))

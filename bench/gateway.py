@@ -18,6 +18,7 @@ import msgspec
 from bench import gateway_tables, prompts, systems
 from bench.errors import BenchError
 from bench.load import Load, Sample
+from bench.patience import Patience
 from bench.report import Part, Table
 from bench.servers import Server, Spec, ask, running
 
@@ -66,19 +67,36 @@ class Collected:
     failures: list[str]
 
 
-def run(plan: Plan, *, litellm: str, command: str, say: Say) -> Part:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a part is told beside its plan.
+
+    Attributes:
+        command: The command that repeats this, for the report.
+        say: Told what happens while it happens.
+        litellm: A Python that has litellm[proxy]; empty: not measured.
+        patience: Seconds that may be waited for a quiet machine in all.
+    """
+
+    command: str
+    say: Say
+    litellm: str = ""
+    patience: float = 0.0
+
+
+def run(plan: Plan, setting: Setting) -> Part:
     """Measure.
 
     Args:
         plan: How much.
-        litellm: A Python that has litellm[proxy]; empty: not measured.
-        command: The command that repeats this, for the report.
-        say: Told what happens while it happens.
+        setting: With what, and whom to tell.
 
     Raises:
         BenchError: Nothing can be measured at all: wrk or the compiler is missing, the mock upstream does not start.
     """
     began = time.monotonic()
+    say = setting.say
+    patience = Patience(setting.patience)
     found = Collected([], {}, [])
     with tempfile.TemporaryDirectory(prefix="sparkle-bench-") as temp:
         folder = Path(temp)
@@ -86,8 +104,8 @@ def run(plan: Plan, *, litellm: str, command: str, say: Say) -> Part:
         file = prompts.write(bodies, folder / "prompts.txt")
         one = bodies[0].numbered(0)
         with upstream(folder, one) as direct:
-            bench = systems.Bench(folder, f"http://127.0.0.1:{direct.spec.port}/v1", litellm)
-            load = Load(file, direct.pids())
+            bench = systems.Bench(folder, f"http://127.0.0.1:{direct.spec.port}/v1", setting.litellm)
+            load = Load(file, direct.pids(), patience)
             expected = content(ask(direct.spec.port, one)[1])
             for repeat in range(plan.repeats):
                 say(f"repeat {repeat + 1} of {plan.repeats}: {direct.spec.name}")
@@ -99,7 +117,7 @@ def run(plan: Plan, *, litellm: str, command: str, say: Say) -> Part:
     tables = gateway_tables.tables(found.samples, found.cold_starts, plan.connections)
     return Part(
         name="gateway",
-        command=command,
+        command=setting.command,
         seconds=time.monotonic() - began,
         tables=(*tables, *_void(found.samples)),
         figures=gateway_tables.figures(found.samples, found.cold_starts),

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from bench import machine
 from bench.errors import BenchError
+from bench.patience import Patience
 from bench.servers import Server, need_tool
 
 _SCRIPT = Path(__file__).with_name("post.lua")
@@ -76,9 +77,11 @@ class Load:
     Args:
         prompts: File written by :func:`bench.prompts.write`.
         upstream: Process ids of the mock upstream, whose CPU time is part of the measurement.
+        patience: How long to wait for a quiet machine.
     """
 
-    def __init__(self, prompts: Path, upstream: list[int]) -> None:
+    def __init__(self, prompts: Path, upstream: list[int], patience: Patience | None = None) -> None:
+        self._patience = patience or Patience(0)
         self._wrk = need_tool("wrk", "wrk")
         self._prompts = prompts
         self._upstream = upstream

@@ -121,6 +121,7 @@ def _summary(plain: Sample, loaded: Sample, recording: Recording) -> Table:
         )
 
     requests = max(1, loaded.requests)
+    samples = sum(stack.samples for stack in recording.stacks)
     runs = ", ".join(f"{count} of generation {i}" for i, count in enumerate(recording.gc_runs))
     return Table(
         f"{plain.system}, {plain.connections} connections",
@@ -129,6 +130,7 @@ def _summary(plain: Sample, loaded: Sample, recording: Recording) -> Table:
         (
             f"Garbage collector: {recording.gc_seconds / requests * 1e6:.1f} us/request ({runs}); "
             "it counts for whoever it interrupted.",
+            f"{samples:,} samples." if samples else "Every call was counted.",
         ),
     )
 

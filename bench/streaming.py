@@ -18,11 +18,11 @@ import msgspec
 
 from bench import gateway, prompts, systems
 from bench.errors import BenchError
+from bench.gateway import Setting
+from bench.patience import Patience
 from bench.report import Part, Table, median, number, spread
 from bench.servers import Server, Spec, running
 from bench.stream_client import StreamResult
-
-Say = Callable[[str], None]
 
 DIRECT = "direct (mock upstream)"
 ALL_ON = "Sparkle, all layers on, 2 workers"
@@ -53,9 +53,11 @@ class Measured:
     fast: StreamResult
 
 
-def run(plan: Plan, *, litellm: str, command: str, say: Say) -> Part:
+def run(plan: Plan, setting: Setting) -> Part:
     """Measure; arguments and errors as in :func:`bench.gateway.run`."""
     began = time.monotonic()
+    say = setting.say
+    patience = Patience(setting.patience)
     found: list[Measured] = []
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="sparkle-bench-") as temp:
@@ -64,10 +66,10 @@ def run(plan: Plan, *, litellm: str, command: str, say: Say) -> Part:
         fast = prompts.write(prompts.varied(stream=True), folder / "fast.txt")
         one = prompts.varied()[0].numbered(0)
         with gateway.upstream(folder, one) as direct:
-            bench = systems.Bench(folder, f"http://127.0.0.1:{direct.spec.port}/v1", litellm)
+            bench = systems.Bench(folder, f"http://127.0.0.1:{direct.spec.port}/v1", setting.litellm)
             for repeat in range(plan.repeats):
                 say(f"repeat {repeat + 1} of {plan.repeats}: {direct.spec.name}")
-                reference = _measure(direct, plan, repeat, slow, fast)
+                reference = _measure(direct, plan, repeat, slow, fast, patience)
                 found.append(reference)
                 for make in _systems(bench):
                     name = "a system"
@@ -76,7 +78,7 @@ def run(plan: Plan, *, litellm: str, command: str, say: Say) -> Part:
                         name = spec.name
                         say(f"  {name}")
                         with running(spec, bench.workplace(name), one) as server:
-                            measured = _measure(server, plan, repeat, slow, fast)
+                            measured = _measure(server, plan, repeat, slow, fast, patience)
                         _check(measured, reference)
                         found.append(measured)
                     except BenchError as exc:
@@ -84,7 +86,7 @@ def run(plan: Plan, *, litellm: str, command: str, say: Say) -> Part:
                         failures.append(str(exc) if name in str(exc) else f"{name}: {exc}")
     return Part(
         name="streaming",
-        command=command,
+        command=setting.command,
         seconds=time.monotonic() - began,
         tables=(table(found),),
         figures=figures(found),
@@ -161,14 +163,13 @@ def _systems(bench: systems.Bench) -> list[Callable[[], Spec]]:
     return made
 
 
-def _measure(server: Server, plan: Plan, repeat: int, slow: Path, fast: Path) -> Measured:
+def _measure(server: Server, plan: Plan, repeat: int, slow: Path, fast: Path, patience: Patience) -> Measured:
     _client(server, fast, 4, 0.0, first=0)  # warms up
-    return Measured(
-        server.spec.name,
-        repeat,
-        _client(server, slow, plan.slow_requests, 1.2, first=repeat * 10_000),
-        _client(server, fast, plan.fast_requests, 0.0, first=repeat * 10_000 + 5_000),
-    )
+    patience.wait()
+    delay = _client(server, slow, plan.slow_requests, 1.2, first=repeat * 10_000)
+    patience.wait()
+    throughput = _client(server, fast, plan.fast_requests, 0.0, first=repeat * 10_000 + 5_000)
+    return Measured(server.spec.name, repeat, delay, throughput)
 
 
 def _client(server: Server, file: Path, requests: int, stagger: float, *, first: int) -> StreamResult:

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from bench import machine, prompts, servers, stream_client, systems
 from bench.errors import BenchError
+from bench.patience import Patience
 from bench.profile_view import LOOP, common_prefix, in_loop, room, sampled
 from bench.profile_worker import Function, Recording, Stack
 from bench.servers import Spec
@@ -208,6 +209,41 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert [stream_client.percentile(values, p) for p in (50, 95, 99, 100)] == [50, 95, 99, 100]
     assert stream_client.percentile([7.0], 50) == 7
     assert stream_client.percentile([], 50) == 0
+
+
+class Clocks:
+    """A machine whose others are busy for a while, without anybody sleeping."""
+
+    def __init__(self, busy_seconds: float) -> None:
+        self.now = 0.0
+        self.busy_until = busy_seconds
+
+    def busy(self) -> float:
+        return min(self.now, self.busy_until) * 1000
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_patience_ends_when_the_machine_is_quiet() -> None:
+    clocks = Clocks(busy_seconds=3.0)
+    patience = Patience(60, clocks.busy, clocks.sleep)
+    patience.wait()
+    assert 3.0 < patience.waited < 4.0
+
+
+def test_patience_has_an_end_on_a_machine_that_is_never_quiet() -> None:
+    clocks = Clocks(busy_seconds=1e9)
+    patience = Patience(5, clocks.busy, clocks.sleep)
+    patience.wait()
+    patience.wait()
+    assert 5 <= patience.waited < 6
+
+
+def test_no_patience_never_waits() -> None:
+    clocks = Clocks(busy_seconds=1e9)
+    Patience(0, clocks.busy, clocks.sleep).wait()
+    assert clocks.now == 0
 
 
 ROOT = str(Path(__file__).parents[2])
