@@ -11,7 +11,6 @@ from types import FrameType
 
 import uvicorn
 
-from sparkle.errors import ProviderError
 from sparkle.server.gateway import Gateway
 
 log = logging.getLogger("sparkle.server")
@@ -37,14 +36,10 @@ class _Server(uvicorn.Server):
     async def _model_answers(self) -> None:
         """Wait for the local model, which loads while this process starts; remote upstreams are ready at once."""
         deadline = self._gateway.clock.monotonic() + _MODEL_SECONDS
-        while not self.should_exit:
-            try:
-                await self._gateway.services.provider.ready()
+        while not self.should_exit and not await self._gateway.services.provider.loaded():
+            if self._gateway.clock.monotonic() >= deadline:
+                log.warning("serving without the local model: it does not answer yet")
                 return
-            except ProviderError as exc:
-                if self._gateway.clock.monotonic() >= deadline:
-                    log.warning("serving without a model: %s", exc.message)  # /readyz says so until it comes
-                    return
             await self._gateway.clock.sleep(0.02)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -190,6 +190,13 @@ class ProviderRouter:
                 return
         raise ProviderError("no upstream is usable")
 
+    async def loaded(self) -> bool:
+        """Whether every upstream that loads something at its start (the local model) is done with it."""
+        for upstream in self._upstreams:
+            if not await upstream.healthy():
+                return False
+        return True
+
     async def _whole(self, attempt: Attempt, exchange: Exchange) -> ProviderResponse:
         answer = await exchange.read(MAX_ANSWER_BYTES)
         self._check(attempt, exchange, answer)
