@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sparkle.clock import Clock
 from sparkle.errors import IdempotencyConflictError, LimitError
+from sparkle.sqlite_wal import use_wal
 
 _CLAIM_SECONDS = 900.0
 """A claim older than this belongs to a call that died."""
@@ -60,7 +61,7 @@ class IdempotencyStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
+        use_wal(self._db)
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
 

@@ -26,6 +26,7 @@ from sparkle.errors import (
 )
 from sparkle.llm.usage import Principal
 from sparkle.server.key_info import KeyInfo
+from sparkle.sqlite_wal import use_wal
 
 PREFIX = "sk-sparkle-"
 KEYS_FILE = "keys.db"
@@ -271,7 +272,7 @@ class KeyStore:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             with contextlib.closing(_connect(self.path)) as db:
-                db.execute("PRAGMA journal_mode = WAL")
+                use_wal(db)
                 db.execute(_SCHEMA)
                 yield db
         except (sqlite3.Error, OSError) as exc:

@@ -25,6 +25,7 @@ from sparkle.errors import StoreUnavailableError
 from sparkle.llm.quota import engine
 from sparkle.llm.quota.engine import Meter
 from sparkle.llm.quota.ops import Batch, Hold, Result, StoreBusyError
+from sparkle.sqlite_wal import use_wal
 
 SCHEMA_VERSION = 1
 #: Small pages: a transaction touches a few rows, and every touched page is written whole to the WAL.
@@ -142,7 +143,7 @@ class SqliteStore:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(self._connect(wait=10.0)) as conn:
                 conn.execute(f"PRAGMA page_size={_PAGE_SIZE}")
-                conn.execute("PRAGMA journal_mode=WAL")
+                use_wal(conn)
                 conn.execute("BEGIN IMMEDIATE")
                 (version,) = conn.execute("PRAGMA user_version").fetchone()
                 if version not in (0, SCHEMA_VERSION):
