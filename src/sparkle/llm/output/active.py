@@ -1,0 +1,215 @@
+"""Active content: elements that load or run code, event handlers, links that run code.
+
+Outside Markdown code it is made harmless by redacting the part that makes it active: the element's opening up to its
+``>``, the handler's name, the link's scheme. In Markdown code it is only watched, because a tutor shows code.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from sparkle.llm.output.engine import compile_re2
+from sparkle.llm.output.markdown import CODE_REACH, Markdown
+from sparkle.llm.output.rules import Rule, RuleSet
+from sparkle.llm.output.spans import Span
+from sparkle.llm.output.text import piece_around, piece_at
+from sparkle.llm.verdict import Mode
+
+_ELEMENTS = (
+    "script|iframe|frameset|frame|object|embed|applet|meta|base|link|style|form|animate[a-z]*|set|use|foreignobject|portal|"
+    "isindex|i?layer|bgsound|xml|xss"
+)
+_EVENTS = (
+    "abort|after[a-z]+|animation[a-z]+|auxclick|before[a-z]+|begin|blur|bounce|can[cp][a-z]+|change|click|close|"
+    "context[a-z]+|copy|cue[a-z]+|cut|dblclick|device[a-z]+|drag[a-z]*|drop|duration[a-z]+|emptied|ended|error|"
+    "finish|focus[a-z]*|form[a-z]+|full[a-z]+|gesture[a-z]+|got[a-z]+|hash[a-z]+|input|invalid|key[a-z]+|language[a-z]+|"
+    "load[a-z]*|lost[a-z]+|message[a-z]*|mouse[a-z]+|offline|online|orientation[a-z]+|page[a-z]+|paste|pause|play[a-z]*|"
+    "pointer[a-z]+|pop[a-z]+|progress|propertychange|rate[a-z]+|readystate[a-z]+|rejection[a-z]+|repeat|reset|resize|"
+    "scroll[a-z]*|search|security[a-z]+|seek[a-z]+|select[a-z]*|show|slot[a-z]+|stalled|start|storage|submit|suspend|"
+    "time[a-z]+|toggle|touch[a-z]+|transition[a-z]+|unhandled[a-z]+|unload|visibility[a-z]+|volume[a-z]+|waiting|"
+    "web[a-z]+|wheel|zoom"
+)
+_TOKEN = re.compile(
+    rf"(?P<element></?(?:{_ELEMENTS})(?=[\s/>\x00]|\Z))"
+    r"|(?P<open><(?=[a-z/!?]))"
+    r"|(?P<close>>)"
+    rf"|(?<![a-z0-9])(?P<handler>on(?:{_EVENTS})(?![a-z0-9\-])|on[a-z]{{3,24}}(?==))"
+    r"|(?<![a-z0-9])(?P<uri>(?:javascript|vbscript|livescript|mocha):(?=\S)|script:(?=\S)"
+    r"|data:(?:text/html|text/xml|image/svg|application/x?html)|-moz-binding|expression\()"
+    r"|(?P<entity>&(?:\#|colon;?|tab;|newline;))",
+    re.IGNORECASE,
+)
+# Where a token can begin, for RE2: one pass at its speed over a long text instead of the search above.
+_START = r"(?i)<|>|\bon[a-z]{3}|(?:java|vb|live)?script:|mocha:|data:[tia]|-moz-|expression\(|&(?:#|[ctn])"
+_LONG = 512
+_SCHEME = re.compile(r"(?:javascript|vbscript|livescript|data):", re.IGNORECASE)
+_BROKEN = re.compile(r"(?:java|vb|live)[\s\x00-\x1f]{1,4}\Z", re.IGNORECASE)
+_LINK = re.compile(r"(?:[(<\"'=]|\]:\s{0,3}<?)\Z")
+_LOOSE = 2048
+"""Characters behind the last ``<`` in which a handler may still be an attribute to a lenient parser."""
+_LONGEST_ELEMENT = 512
+_PENDING = 4096
+
+
+@dataclass(slots=True)
+class ActiveState:
+    """What is known at one point of a text."""
+
+    markdown: Markdown = field(default_factory=Markdown)
+    pending: str = ""
+    """Text that the Markdown state has not taken in yet."""
+    since_open: int = -1
+    """Characters since the last raw ``<`` of an element; -1: none."""
+    in_tag: bool = False
+    quotes: int = 0
+    """Bit 0 and 1: parity of double and single quotes since then."""
+    swallow: int = 0
+    """How many characters of a redacted element's attributes may still come."""
+
+    def copy(self) -> ActiveState:
+        """An independent copy."""
+        return replace(self, markdown=self.markdown.copy())
+
+    @property
+    def busy(self) -> bool:
+        """Whether the next text matters even without a trigger."""
+        return self.in_tag or self.swallow > 0
+
+    def skip(self, text: str) -> None:
+        """Take note of text in which nothing active can stand."""
+        if self.since_open >= 0:
+            self.since_open += len(text)
+        self.pending += text
+        if len(self.pending) > _PENDING:
+            self.sync()
+
+    def sync(self) -> None:
+        """Let the Markdown state catch up."""
+        if self.pending:
+            self.markdown.advance(self.pending)
+            self.pending = ""
+
+
+class ActiveScanner:
+    """Finds active content; shared by all texts."""
+
+    def __init__(self, rules: RuleSet, *, markdown: bool = True) -> None:
+        found = {name: rules.by_id.get(f"active.{name}") for name in ("script", "handler", "uri")}
+        self._rules = {name: rule for name, rule in found.items() if rule is not None}
+        self._watched = {name: replace(rule, mode=Mode.WATCH) for name, rule in self._rules.items()}
+        self._markdown = markdown
+        self._starts = compile_re2(_START, "output family active")
+
+    def scan(
+        self, text: str, low: int, high: int, state: ActiveState, *, triggered: bool, final: bool
+    ) -> tuple[list[Span], int]:
+        """Spans in ``text[low:high]`` and how far they are settled; ``state`` moves on to ``high``.
+
+        When less than ``high`` is settled the state is spoilt and the caller starts again with the lower end.
+        """
+        if not self._rules:
+            return [], high
+        if not triggered and not state.busy:
+            state.skip(text[low:high])
+            return [], high
+        spans: list[Span] = []
+        at = low
+        if state.swallow:
+            at = self._swallow(text, low, high, state, spans)
+        for token in self._tokens(text, low, high):
+            start = token.start()
+            if start < at:
+                continue
+            self._move(text, at, start, state)
+            at = token.end()
+            kind = str(token.lastgroup)
+            if kind == "close":
+                state.in_tag = state.in_tag and state.quotes != 0
+                self._move(text, start, at, state)
+                continue
+            span = self._span(token, kind, text, state, low)
+            if kind not in ("element", "open") and span is None:
+                self._move(text, start, at, state)
+                continue
+            state.sync()
+            last = final and len(text) <= start + CODE_REACH
+            code = state.markdown.code(text[start : start + CODE_REACH], final=last) if self._markdown else False
+            if code is None:
+                return [], piece_at(text, low, start)
+            if kind in ("element", "open") and not code:
+                state.since_open, state.in_tag, state.quotes = 0, True, 0
+            self._move(text, start, at, state)
+            if span is not None:
+                at = self._report(Span(*span, (self._watched if code else self._rules)[_RULE_OF[kind]]), at, text, high, state, spans)
+        if at < high:
+            self._move(text, at, high, state)
+        return spans, high
+
+    def _tokens(self, text: str, low: int, high: int) -> Iterator[re.Match[str]]:
+        if high - low <= _LONG:
+            at = low
+            while (token := _TOKEN.search(text, at)) and token.start() < high:
+                yield token
+                at = token.end()
+            return
+        for place in self._starts.finditer(text[low:high]):
+            token = _TOKEN.match(text, place.span()[0] + low)
+            if token:
+                yield token
+
+    def _report(self, span: Span, at: int, text: str, high: int, state: ActiveState, spans: list[Span]) -> int:
+        if span.rule.excepted(text[span.start : span.end]):
+            return at
+        spans.append(span)
+        if span.end > at:
+            end = min(span.end, high)
+            self._move(text, at, end, state)
+            at = end
+        if span.rule.spec.id == "active.script" and span.rule.enforced:
+            state.swallow = _LONGEST_ELEMENT
+            at = self._swallow(text, at, high, state, spans)
+        return at
+
+    def _span(self, token: re.Match[str], kind: str, text: str, state: ActiveState, low: int) -> tuple[int, int] | None:
+        if kind == "open" or _RULE_OF[kind] not in self._rules:
+            return None
+        start, end = token.span()
+        loose = 0 <= state.since_open <= _LOOSE
+        if kind == "handler":
+            assigned = text[end : end + 1] == "="
+            return (start, end) if state.in_tag or (loose and assigned) else None
+        if kind == "uri":
+            before = text[max(0, start - 8) : start]
+            if token.group().lower() == "script:" and not (loose and _BROKEN.search(before)):
+                return None
+            return (start, end) if state.in_tag or _LINK.search(before) else None
+        if kind == "entity":
+            begin, stop = piece_around(text, low, start)
+            plain = re.sub(r"[\s\x00-\x1f]", "", html.unescape(text[begin:stop]))
+            return (start, stop) if (loose or "](" in plain) and _SCHEME.search(plain) else None
+        return start, end
+
+    def _swallow(self, text: str, low: int, high: int, state: ActiveState, spans: list[Span]) -> int:
+        limit = min(high, low + state.swallow)
+        close = text.find(">", low, limit)
+        end = limit if close < 0 else close + 1
+        state.swallow = 0 if close >= 0 else state.swallow - (end - low)
+        if end > low:
+            spans.append(Span(low, end, self._rules["script"], continued=True))
+            self._move(text, low, end, state)
+        if close >= 0:
+            state.in_tag = state.quotes != 0
+        return end
+
+    @staticmethod
+    def _move(text: str, start: int, end: int, state: ActiveState) -> None:
+        part = text[start:end]
+        if state.in_tag:
+            state.quotes ^= part.count('"') % 2 | (part.count("'") % 2) << 1
+        state.skip(part)
+
+
+_RULE_OF = {"element": "script", "handler": "handler", "uri": "uri", "entity": "uri"}

@@ -1,0 +1,74 @@
+"""What every check shares: the candidate, its surroundings, and when it is a part of something longer.
+
+A check may look at no more than 64 characters to the left of the candidate and two to its right, so that a stream can
+decide as a whole text does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A match in its text; offsets in code points."""
+
+    text: str
+    start: int
+    end: int
+
+    @property
+    def value(self) -> str:
+        """The matched text."""
+        return self.text[self.start : self.end]
+
+    @property
+    def before(self) -> str:
+        """Up to 64 characters to the left."""
+        return self.text[max(0, self.start - 64) : self.start]
+
+    @property
+    def after(self) -> str:
+        """Up to two characters to the right."""
+        return self.text[self.end : self.end + 2]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The span as matched."""
+        return self.start, self.end
+
+
+Span = tuple[int, int]
+Check = Callable[[Candidate], Span | None]
+
+_GLUE = re.compile(r"[A-Za-z0-9][._\-/]\Z|[A-Za-z0-9]\Z|[0-9]\.\Z")
+_LABEL = re.compile(
+    r"(?i)(?:tel|phone|mobile|cell|fax|card|visa|id|no|nr|number|ssn|whatsapp|wechat|iban|n)[._\-/]?\Z"
+)
+_GLUED_RIGHT = re.compile(r"[A-Za-z0-9]|[._\-][A-Za-z0-9]")
+_ARITHMETIC = re.compile(r"(?:[0-9)!\]]\s?[=≈]|[*×÷^√∑<>/]|[0-9)]\s?[+\-−])\s?\Z")
+
+
+def word(char: str) -> bool:
+    """Whether a character is an ASCII letter or digit (a Chinese one next to a value does not extend it)."""
+    return char.isascii() and char.isalnum()
+
+
+def digits_of(value: str) -> str:
+    """The ASCII digits of a text."""
+    return "".join(c for c in value if "0" <= c <= "9")
+
+
+def glued(c: Candidate) -> bool:
+    """Whether the candidate is a part of a longer word, name or decimal number."""
+    before, after = c.text[max(0, c.start - 10) : c.start], c.after
+    if _GLUE.search(before) and not _LABEL.search(before):
+        return True
+    return _GLUED_RIGHT.match(after) is not None
+
+
+def arithmetic(before: str) -> bool:
+    """Whether what stands to the left is a calculation."""
+    return _ARITHMETIC.search(before) is not None

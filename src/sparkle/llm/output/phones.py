@@ -1,0 +1,76 @@
+"""Checks of telephone numbers."""
+
+from __future__ import annotations
+
+import re
+
+from sparkle.llm.output.candidate import Candidate, Span, arithmetic, digits_of, glued, word
+
+_GROUP_ENDS = re.compile(r"[0-9]+")
+# Area codes of the mainland: 010, 02x, and three digits from 031 on (the ranges in use, not each town).
+_AREA = re.compile(r"0(?:10|2[0-57-9]|3(?:1\d|35|49|5\d|7\d|9[1-8])|4(?:1\d|2[179]|3\d|5\d|6[4789]|7\d|8[23])"
+                   r"|5(?:1\d|2[37]|3\d|43|46|5\d|6[1-6]|7\d|80|9\d)|6(?:3[1-5]|6[0-8]|9[12])"
+                   r"|7(?:01|1\d|2[248]|3\d|4[3-6]|5\d|6[0-9]|7\d|9\d)"
+                   r"|8(?:1[2367]|2[567]|3\d|5\d|7\d|8\d|9[1-9])|9(?:0[1-9]|1\d|3\d|4[13]|5[1-5]|7\d|9\d))")  # fmt: skip
+
+
+def cn_mobile(c: Candidate) -> Span | None:
+    """A mobile number of the mainland; not the result of a calculation."""
+    return None if glued(c) or arithmetic(c.before) else c.span
+
+
+def cn_landline(c: Candidate) -> Span | None:
+    """A fixed line of the mainland: an area code in use, then seven or eight digits."""
+    if glued(c) or arithmetic(c.before):
+        return None
+    digits = digits_of(c.value)
+    digits = "0" + digits[2:] if digits.startswith("86") else digits
+    area = _AREA.match(digits)
+    return c.span if area and len(digits) - area.end() in (7, 8) else None
+
+
+def us_phone(c: Candidate) -> Span | None:
+    """A number of the North American plan written in its usual groups; 555-01xx is kept for fiction and passes."""
+    digits = digits_of(c.value)[-10:]
+    if glued(c) or arithmetic(c.before) or (digits[3:6] == "555" and digits[6:8] == "01"):
+        return None
+    return None if digits[1:3] == "11" or digits[4:6] == "11" else c.span
+
+
+def intl_phone(c: Candidate) -> Span | None:
+    """A number behind ``+`` and a country code: the longest part at the end of a group that such a number can have.
+
+    Valid ones first, else one of a length that is possible in that country (plans change, fakes are common).
+    """
+    import phonenumbers  # noqa: PLC0415  # metadata costs time and memory: only once a candidate is seen
+
+    if arithmetic(c.before) or word(c.before[-1:]):
+        return None
+    value = c.value
+    possible = 0
+    for group in reversed(list(_GROUP_ENDS.finditer(value))):
+        text = value[: group.end()]
+        if len(digits_of(text)) < 8:
+            break
+        try:
+            number = phonenumbers.parse("+" + text[2:] if text.startswith("00") else text)
+        except phonenumbers.NumberParseException:
+            continue
+        if phonenumbers.is_valid_number(number):
+            return None if _fiction(text) else (c.start, c.start + group.end())
+        if not possible and value.startswith("+") and phonenumbers.is_possible_number(number):
+            possible = group.end()
+    return (c.start, c.start + possible) if possible and not _fiction(value[:possible]) else None
+
+
+def _fiction(text: str) -> bool:
+    digits = digits_of(text)
+    return len(digits) == 11 and digits[0] == "1" and digits[4:8] == "5550" and digits[8] == "1"
+
+
+def near_phone(c: Candidate) -> Span | None:
+    """Any number of 7 to 15 digits behind a word such as *phone* or 电话; not a date, not a decimal."""
+    digits = digits_of(c.value)
+    if not 7 <= len(digits) <= 15 or len(set(digits)) == 1 or glued(c):
+        return None
+    return None if re.fullmatch(r"(?:19|20)\d\d[.\-/ ](?:0?[1-9]|1[0-2])[.\-/ ]\d{1,2}", c.value) else c.span

@@ -1,0 +1,296 @@
+"""Rules as data: the schema of the YAML files beside this module, and their compiled form.
+
+A *family* has a trigger, a short RE2 pattern that must occur wherever one of its rules can match. One automaton looks
+for all triggers at once; only the rules of families that were triggered run. ``finder`` says how:
+
+- ``piece``: RE2 patterns on the run around the trigger; group 1, if any, is the value. They may not match a character
+  that ends a piece, so a value never crosses the point where a stream is cut.
+- ``number``: patterns of bounded length on a chain of digits, tried at every start.
+- ``assign``: a key word, an assignment and a value; group 1 of the trigger's pattern is the key word.
+- ``builtin``: found by code (private keys, active content, leaked prompts).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib import resources
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sparkle.errors import PolicyError
+from sparkle.llm.output.candidate import Candidate, Check
+from sparkle.llm.output.checks import CHECKS
+from sparkle.llm.output.engine import Pattern, compile_re2
+from sparkle.llm.output.syntax import bounded_width, crosses_piece
+from sparkle.llm.policy import AllowEntry, OutputPolicy, mode_for
+from sparkle.llm.verdict import Finding, Mode, Severity
+
+Finder = Literal["piece", "number", "assign", "builtin"]
+_FILES = ("secrets.yaml", "assign.yaml", "contact.yaml", "identity.yaml", "network.yaml", "active.yaml", "leak.yaml")
+_RANK = {Severity.LOW: 0, Severity.MEDIUM: 1, Severity.HIGH: 2, Severity.CRITICAL: 3}
+_MAX_WIDTH = {"number": 64, "assign": 512, "builtin": 0}
+
+
+class FamilySpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the rules of a family are found."""
+
+    finder: Finder
+    trigger: Annotated[str, Meta(description="RE2; occurs wherever a rule of the family matches.")]
+
+
+class RuleSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One rule as written in YAML; also its public description."""
+
+    id: Annotated[str, Meta(pattern=r"^(pii|secret|active|leak)\.[a-z0-9_]+$")]
+    family: str
+    kind: Annotated[str, Meta(pattern=r"^[a-z_]+$", description="Stands in the placeholder.")]
+    severity: Severity
+    score: Annotated[float, Meta(gt=0, le=1)]
+    mode: Annotated[Mode, Meta(description="Default; the policy may change it.")] = Mode.REDACT
+    patterns: tuple[str, ...] = ()
+    hints: Annotated[tuple[str, ...], Meta(description="One of them occurs wherever a pattern matches.")] = ()
+    check: Annotated[str, Meta(description="Function of checks.py that has the last word.")] = ""
+    near: Annotated[str, Meta(description="Word list that must stand shortly before the value.")] = ""
+    reason: str
+    reason_zh: str
+    examples: tuple[str, ...] = ()
+    counterexamples: tuple[str, ...] = ()
+
+    @property
+    def category(self) -> str:
+        """Rule family for policies, e.g. ``pii.email``: prefix and kind."""
+        return f"{self.id.split('.', 1)[0]}.{self.kind}"
+
+
+class RuleFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """One YAML file."""
+
+    rules: tuple[RuleSpec, ...]
+    families: dict[str, FamilySpec] = {}
+    near: Annotated[dict[str, str], Meta(description="Word list name to pattern (stdlib re, no case).")] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDescription:
+    """What a person may read about a rule."""
+
+    id: str
+    category: str
+    kind: str
+    severity: Severity
+    default_mode: Mode
+    mode: Mode
+    reason: str
+    reason_zh: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A compiled rule under one policy."""
+
+    spec: RuleSpec
+    mode: Mode
+    rank: int
+    placeholder: str
+    patterns: tuple[Pattern, ...]
+    bounded: tuple[re.Pattern[str], ...]
+    check: Check | None
+    near: re.Pattern[str] | None
+    allow: tuple[tuple[str, Pattern | None], ...]
+
+    @property
+    def enforced(self) -> bool:
+        """Whether a finding changes the text."""
+        return self.mode is not Mode.WATCH
+
+    def blocking(self) -> Rule:
+        """The same rule in mode ``block``."""
+        return replace(self, mode=Mode.BLOCK)
+
+    def finding(self, start: int, end: int, path: str) -> Finding:
+        """A finding of this rule."""
+        spec = self.spec
+        return Finding(
+            rule=spec.id,
+            category=spec.category,
+            severity=spec.severity,
+            layer="output",
+            start=start,
+            end=end,
+            score=spec.score,
+            mode=self.mode,
+            reason=spec.reason,
+            reason_zh=spec.reason_zh,
+            path=path,
+        )
+
+    def accepts(self, text: str, start: int, end: int) -> tuple[int, int] | None:
+        """The span to report for a match, after context, check and exceptions; ``None`` when it is no finding."""
+        if self.near is not None and not self.near.search(text, max(0, start - 64), start):
+            return None
+        if self.check is not None:
+            span = self.check(Candidate(text, start, end))
+            if span is None:
+                return None
+            start, end = span
+        return None if self.allow and self.excepted(text[start:end]) else (start, end)
+
+    def excepted(self, value: str) -> bool:
+        """Whether the policy lets this value pass."""
+        folded = value.casefold()
+        return any(folded == text if rx is None else rx.fullmatch(value) is not None for text, rx in self.allow)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """The active rules of a family."""
+
+    name: str
+    finder: Finder
+    trigger: str
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RuleSet:
+    """All that a policy leaves switched on."""
+
+    families: tuple[Family, ...]
+    by_id: Mapping[str, Rule]
+    descriptions: tuple[RuleDescription, ...]
+
+
+@lru_cache(maxsize=1)
+def load_rule_files() -> RuleFile:
+    """All rule files as one, checked against the schema.
+
+    Raises:
+        PolicyError: a file does not fit the schema, or two rules share an id.
+    """
+    rules: list[RuleSpec] = []
+    families: dict[str, FamilySpec] = {}
+    near: dict[str, str] = {}
+    for name in _FILES:
+        data = resources.files("sparkle.llm.output").joinpath("data", name).read_bytes()
+        try:
+            part = msgspec.yaml.decode(data, type=RuleFile)
+        except msgspec.ValidationError as error:
+            raise PolicyError(f"output rules {name}: {error}") from None
+        rules += part.rules
+        families |= part.families
+        near |= part.near
+    if len({r.id for r in rules}) != len(rules):
+        raise PolicyError("output rules: two rules share an id")
+    return RuleFile(rules=tuple(rules), families=families, near=near)
+
+
+def compile_rules(policy: OutputPolicy) -> RuleSet:
+    """The rules under a policy.
+
+    Raises:
+        PolicyError: the policy names a rule that does not exist, an exception is not RE2, or the placeholder is empty.
+    """
+    source = load_rule_files()
+    _check_names(policy, source)
+    compiled: dict[str, list[Rule]] = {}
+    by_id: dict[str, Rule] = {}
+    descriptions: list[RuleDescription] = []
+    for spec in source.rules:
+        mode = mode_for(policy.rules, spec.id, spec.category, spec.mode)
+        descriptions.append(
+            RuleDescription(
+                spec.id, spec.category, spec.kind, spec.severity, spec.mode, mode, spec.reason, spec.reason_zh
+            )
+        )
+        if mode is Mode.OFF:
+            continue
+        rule = _compile(spec, mode, policy, source)
+        by_id[spec.id] = rule
+        compiled.setdefault(spec.family, []).append(rule)
+    families = tuple(
+        Family(name, family.finder, family.trigger, tuple(compiled[name]))
+        for name, family in source.families.items()
+        if name in compiled
+    )
+    return RuleSet(families, by_id, tuple(descriptions))
+
+
+def _compile(spec: RuleSpec, mode: Mode, policy: OutputPolicy, source: RuleFile) -> Rule:
+    finder = source.families[spec.family].finder
+    patterns: tuple[Pattern, ...] = ()
+    bounded: tuple[re.Pattern[str], ...] = ()
+    if finder == "piece":
+        patterns = tuple(_shared_re2(p, spec.id) for p in spec.patterns)
+    else:
+        bounded = tuple(_shared_re(p, _MAX_WIDTH[finder]) for p in spec.patterns)
+    return Rule(
+        spec=spec,
+        mode=mode,
+        rank=_RANK[spec.severity],
+        placeholder=render_placeholder(policy.placeholder, spec.kind),
+        patterns=patterns,
+        bounded=bounded,
+        check=CHECKS[spec.check] if spec.check else None,
+        near=_shared_re(f"(?i)(?:{source.near[spec.near]})\\Z", 96) if spec.near else None,
+        allow=tuple(_allow(entry) for entry in policy.allow if _covers(entry.rule, spec)),
+    )
+
+
+@lru_cache(maxsize=512)
+def _shared_re2(pattern: str, where: str) -> Pattern:
+    if crosses_piece(pattern):
+        raise PolicyError(f"output rule {where}: a pattern may not match a character that ends a piece")
+    return compile_re2(pattern, f"output rule {where}")
+
+
+@lru_cache(maxsize=512)
+def _shared_re(pattern: str, widest: int) -> re.Pattern[str]:
+    if bounded_width(pattern) > widest:
+        raise PolicyError("output rules: a pattern of this finder must have a bounded length")
+    return re.compile(pattern)
+
+
+def render_placeholder(template: str, kind: str) -> str:
+    """The text that stands for a removed value.
+
+    Raises:
+        PolicyError: it would be empty (the pieces around could join to what was removed) or has unknown fields.
+    """
+    try:
+        text = template.format(kind=kind)
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise PolicyError("output.placeholder: the only field is {kind}") from None
+    if not text.strip():
+        raise PolicyError("output.placeholder must not be empty: what stood around a value could join to a new one")
+    return text
+
+
+def _allow(entry: AllowEntry) -> tuple[str, Pattern | None]:
+    if entry.pattern:
+        return "", compile_re2(entry.pattern, "output.allow")
+    return entry.text.casefold(), None
+
+
+def _covers(name: str, spec: RuleSpec) -> bool:
+    stem = name.removesuffix("*").removesuffix(".")
+    return stem == "" or any(
+        n == stem or n.startswith(stem + ".") or fnmatchcase(n, name) for n in (spec.id, spec.category)
+    )
+
+
+def _check_names(policy: OutputPolicy, source: RuleFile) -> None:
+    known: Callable[[str], bool] = lambda name: any(_covers(name, spec) for spec in source.rules)  # noqa: E731
+    for name in policy.rules:
+        if not known(name):
+            raise PolicyError(f"output.rules: no rule or category is called {name!r}")
+    for entry in policy.allow:
+        if not known(entry.rule):
+            raise PolicyError(f"output.allow: no rule or category is called {entry.rule!r}")
+        if not entry.text and not entry.pattern:
+            raise PolicyError("output.allow: an entry needs a text or a pattern")

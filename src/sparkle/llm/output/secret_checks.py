@@ -1,0 +1,118 @@
+"""Checks of keys, tokens, passwords and mail addresses."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections import Counter
+
+from sparkle.llm.output.candidate import Candidate, Span
+
+_WORDS = re.compile(r"[A-Za-z]+|[0-9]+")
+_PLACEHOLDER = re.compile(
+    r"(?i)your|example|sample|placeholder|dummy|changeme|redacted|insert|replace|x{4,}|\*{3,}|\.{3,}|<[^>]*>|\$\{|\{\{"
+    r"|\Atest(?:ing|[_-]?(?:key|token|secret|password))?\Z"
+)
+# Words that stand where a password stands in code and prose: types, calls, literals, nouns.
+_NOT_PASSWORDS = frozenset(
+    "string str text none null nil true false undefined optional required boolean bool int char varchar bytes password "
+    "passwd pwd pass secret token key hidden empty missing invalid incorrect wrong correct valid weak strong hashed "
+    "encrypted stored needed field input value default name user username email hash protected not set reset changed "
+    "expired blank unknown forgotten the a an to in on of for and or is was be must should can will what how why this "
+    "that it your my self args env secretstr getpass request form data params config settings process object any "
+    "number array list here there always never too also now very only used sent given typed entered provided "
+    "const let var new return public private readonly static final final function def class type interface".split()
+)
+_CALL = re.compile(r"[A-Za-z_][\w.]*\(|[A-Za-z_]\w*\.[A-Za-z_]\w*|[A-Za-z_]\w*\[")
+# Attributes that follow a matrix product in code (`a @ b.T`): no registry runs these as top-level domains.
+_CODE_SUFFIXES = frozenset(
+    "shape transpose dot sum mean reshape numpy data grad inverse matmul array size dtype item values index py js ts "
+    "md txt json yaml yml html css png jpg jpeg gif pdf conj real imag flat copy astype view detach norm".split()
+)
+_RESERVED = re.compile(r"(?i)(?:\A|[@.])(?:example\.(?:com|net|org|edu|cn)|example|test|invalid|localhost)\Z")
+
+
+def entropy(value: str) -> float:
+    """Shannon entropy of the characters, bits per character."""
+    total = len(value)
+    return -sum(n / total * math.log2(n / total) for n in Counter(value).values())
+
+
+def _random_looking(value: str) -> bool:
+    """Whether no person typed this as words: many short pieces, or letters and digits mixed."""
+    pieces = _WORDS.findall(value)
+    letters = sum(ch.isalpha() for ch in value)
+    digits = sum(ch.isdigit() for ch in value)
+    if digits >= 3 and letters >= 3:
+        return entropy(value) >= 3.0
+    longest = max(map(len, pieces), default=0)
+    return longest >= 24 and entropy(value) >= 3.2
+
+
+def prefixed_key(c: Candidate) -> Span | None:
+    """A key behind a provider's prefix whose rest looks random, not like a name with dashes."""
+    body = c.value.split("-", 1)[-1]
+    return c.span if _random_looking(body) and not _PLACEHOLDER.search(c.value) else None
+
+
+def mixed_token(c: Candidate) -> Span | None:
+    """A token behind a telling prefix: anything but a placeholder."""
+    return None if _PLACEHOLDER.search(c.value) or entropy(c.value) < 2.5 else c.span
+
+
+def aws_key(c: Candidate) -> Span | None:
+    """An AWS key id; those of the AWS documentation end in EXAMPLE."""
+    return None if c.value.endswith("EXAMPLE") else c.span
+
+
+def jwt(c: Candidate) -> Span | None:
+    """A JSON web token: the first part decodes to a JSON object with an algorithm."""
+    head = c.value.split(".", 1)[0]
+    try:
+        decoded = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4))
+    except (binascii.Error, ValueError):
+        return None
+    return c.span if decoded.startswith(b"{") and b'"' in decoded else None
+
+
+def credentials(c: Candidate) -> Span | None:
+    """User and password inside a URL; the words *user* and *password* themselves are nobody's."""
+    _, _, secret = c.value.partition(":")
+    low = secret.rstrip("@").lower()
+    return None if low in _NOT_PASSWORDS or _PLACEHOLDER.search(secret) or low.startswith(("$", "{", "<", "%")) else c.span
+
+
+def email(c: Candidate) -> Span | None:
+    """A mail address; reserved domains (RFC 2606), ``git@`` remotes and matrix products in code pass."""
+    value = c.value
+    local, _, domain = value.rpartition("@")
+    if _RESERVED.search(domain) or local == "git" or domain.rsplit(".", 1)[-1].lower() in _CODE_SUFFIXES:
+        return None
+    return c.span
+
+
+def bare_password(c: Candidate) -> Span | None:
+    """A value assigned to a password, unless it is a type, a call, a placeholder or the next word of a sentence.
+
+    Behind ``:`` or ``=``, or in quotes, a plain word is a password; behind *is*, 是 or 为 it needs more than letters.
+    """
+    value = c.value.strip("\"'`“”‘’*")
+    low = value.lower().rstrip(".!?:")
+    if len(value) < 4 or low in _NOT_PASSWORDS or _PLACEHOLDER.search(value) or _CALL.match(value):
+        return None
+    assigned = re.search(r"[:=：＝>]\s{0,3}[\"'`“‘*]{0,3}\Z|[\"'`“‘]\Z", c.before)
+    kinds = bool(re.search(r"[A-Za-z]", value)) + bool(re.search(r"\d", value))
+    kinds += bool(re.search(r"[^A-Za-z0-9.\-]", value[:-1]))
+    if assigned:
+        return c.span if kinds >= 2 or (value.isalnum() and len(value) >= 6) or kinds and value.isdigit() else None
+    return c.span if kinds >= 2 or value.isdigit() else None
+
+
+def long_secret(c: Candidate) -> Span | None:
+    """A random-looking value assigned to something called a key, token or secret."""
+    value = c.value
+    if _PLACEHOLDER.search(value) or _CALL.match(value):
+        return None
+    return c.span if _random_looking(value) and entropy(value) >= 3.0 else None

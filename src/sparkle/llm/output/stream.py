@@ -1,0 +1,293 @@
+"""The guard of one text that comes in chunks. A whole text is a stream of one chunk: there is no second way."""
+
+from __future__ import annotations
+
+from sparkle.llm.output.grace import opening
+from sparkle.llm.output.leak import NO_PROMPT, LeakTracker, PromptGuard, index_back
+from sparkle.llm.output.rules import Rule, RuleSet
+from sparkle.llm.output.scan import LOOK_BEHIND, Scanner, ScanState
+from sparkle.llm.output.spans import Span, merge
+from sparkle.llm.output.text import (
+    CONTEXT,
+    MAX_PIECE,
+    fold,
+    original_end,
+    original_start,
+    oversized,
+    piece_at,
+    piece_end,
+    run_start,
+    settled,
+)
+from sparkle.llm.verdict import ALLOW, Finding, Mode, Verdict
+
+MAX_FINDINGS = 1000
+"""Findings that are written down for one text; more are still enforced."""
+_LEAK_SLICE = 4096
+
+
+class OutputStream:
+    """What may leave of one channel of one answer.
+
+    ``feed`` and ``finish`` return text that may leave. For every way of cutting a text into chunks the texts returned
+    add up to the same result. Not safe for concurrent use; memory is bounded.
+    """
+
+    __slots__ = (
+        "_blocked", "_early", "_fed", "_findings", "_guard", "_leak", "_leaks", "_low", "_marks", "_offset", "_over",
+        "_oversize", "_path", "_raw", "_rules", "_run", "_scanner", "_seen", "_state", "_text",
+    )  # fmt: skip
+
+    def __init__(self, scanner: Scanner, rules: RuleSet, guard: PromptGuard | None = None, path: str = "") -> None:
+        self._scanner = scanner
+        self._rules = rules
+        self._guard = guard or NO_PROMPT
+        self._path = path
+        self._text = ""  # folded: context that has left, then what is held
+        self._low = 0  # where what is held begins
+        self._run = 0  # where the run at the end begins
+        self._raw = ""  # what is held, as it came
+        self._marks: list[int] = []  # from the folded to the raw held text
+        self._offset = 0  # code points that came before what is held
+        self._early = 0  # of the first word, what has left already
+        self._state = ScanState()
+        self._leak = LeakTracker(self._guard) if self._guard.active else None
+        self._fed = 0  # up to where the leak tracker has read
+        self._leaks: list[tuple[int, int, Rule]] = []
+        self._oversize = False
+        self._over = False
+        self._blocked = False
+        self._findings: list[Finding] = []
+        self._seen: set[tuple[str, int, int]] = set()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a blocking rule has ended the text; nothing leaves any more."""
+        return self._blocked
+
+    @property
+    def verdict(self) -> Verdict:
+        """What has been found so far."""
+        return Verdict.of(self._findings) if self._findings else ALLOW
+
+    def feed(self, chunk: str) -> str:
+        """Take in a chunk; the text that may leave now, possibly empty.
+
+        Raises:
+            ValueError: after :meth:`finish`.
+        """
+        if self._over:
+            if self._blocked:
+                return ""
+            raise ValueError("the stream is finished")
+        if not chunk:
+            return ""
+        if self._oversize:
+            chunk = self._skip_oversize(chunk)
+            if not chunk:
+                return ""
+        self._append(chunk)
+        if len(self._text) - self._low > MAX_PIECE:
+            return self._feed_long()
+        return self._advance(len(self._text), final=False)
+
+    def finish(self) -> str:
+        """The rest of the text."""
+        if self._over:
+            return ""
+        out = self._advance(len(self._text), final=True)
+        self._over = True
+        return out
+
+    def _append(self, chunk: str) -> None:
+        folded, marks = fold(chunk)
+        if marks:
+            base = len(self._text) - self._low
+            self._marks += [base + mark for mark in marks]
+        old = len(self._text)
+        self._raw += chunk
+        self._text += folded
+        start = run_start(self._text, len(self._text), old)
+        if start > old:  # else the run at the end goes on
+            self._run = start
+
+    def _feed_long(self) -> str:
+        out = ""
+        while not self._over:
+            found = next(oversized(self._text, self._low), None)
+            if found is None:
+                return out + self._advance(len(self._text), final=False)
+            start, end = found
+            out += self._advance(start, final=True)
+            if self._over:
+                break
+            out += self._drop_oversize(end - start)
+        return out
+
+    def _drop_oversize(self, width: int) -> str:
+        """Redact the piece that begins what is held; what follows is judged as a text of its own."""
+        start, end, early = self._low, self._low + width, self._early
+        self._early = 0
+        rule = self._rules.by_id.get("secret.oversized")
+        active = self._state.active
+        active.skip(self._text[start:end])
+        raw_end = original_end(self._marks, width)
+        out = self._raw[early:raw_end]
+        if rule is not None:
+            self._note([Span(start, end, rule)], start, end)
+            if rule.mode is Mode.BLOCK:
+                return self._block("")
+            out = rule.placeholder if rule.enforced else out
+        rest, tail = self._raw[raw_end:], self._text[end:]
+        self._oversize = not tail and piece_end(self._text, start) < 0 and rule is not None and rule.enforced
+        self._marks = [mark - width for mark in self._marks if mark >= width]
+        self._offset += raw_end
+        self._raw, self._text = rest, tail
+        self._low = self._fed = 0
+        self._run = run_start(tail, len(tail), 0)
+        self._state = ScanState(active=active)
+        active.swallow, active.in_tag = 0, False
+        self._leaks = []
+        if self._leak is not None:
+            self._leak.reset()
+        return out
+
+    def _skip_oversize(self, chunk: str) -> str:
+        folded, marks = fold(chunk)
+        end = piece_end(folded, 0, soft_after=0)
+        if end < 0:
+            self._offset += len(chunk)
+            self._state.active.skip(folded)
+            return ""
+        self._oversize = False
+        raw_end = original_end(marks, end) if end else 0
+        self._offset += raw_end
+        self._state.active.skip(folded[:end])
+        return chunk[raw_end:]
+
+    def _advance(self, limit: int, *, final: bool) -> str:
+        text = self._text if limit == len(self._text) else self._text[:limit]
+        low = self._low
+        high = limit if final else settled(text, low, self._run)
+        if self._leak is not None and high > low:
+            high = self._look_for_leaks(self._leak, text, low, high, final=final)
+        if high <= low and not final:
+            return self._open(text)
+        known = self._scanner.triggered(text[max(0, low - LOOK_BEHIND) :].encode())
+        spans: list[Span] = []
+        if known is None and self._state.idle:
+            self._state.active.skip(text[low:high])
+        else:
+            spans, high, self._state = self._scan(text, high, known, final=final)
+            if high <= low and not final:
+                return self._open(text)
+        spans += [Span(start, end, rule) for start, end, rule in self._leaks if start < high]
+        return self._emit(text, spans, high)
+
+    def _scan(self, text: str, high: int, known: list[int] | None, *, final: bool) -> tuple[list[Span], int, ScanState]:
+        while True:
+            spans, high, state = self._scanner.scan(text, self._low, high, known, self._state, final=final)
+            crossing = [s for s, e, rule in self._leaks if rule.enforced and s < high < e]
+            if not crossing:
+                return spans, high, state
+            high = min(crossing)
+
+    def _look_for_leaks(self, leak: LeakTracker, text: str, low: int, high: int, *, final: bool) -> int:
+        while self._fed < high:
+            end = min(high, self._fed + _LEAK_SLICE)
+            found = leak.feed(text[self._fed : end].encode())
+            self._fed = end
+            for start_byte, end_byte, name in found:
+                self._add_leak(
+                    name,
+                    piece_at(text, low, max(low, index_back(text, end, leak.total - start_byte))),
+                    index_back(text, end, leak.total - end_byte + 1) + 1,
+                )
+        if final:
+            return high
+        if leak.held:
+            high = min(high, piece_at(text, low, max(low, index_back(text, self._fed, leak.held))))
+        return min([high, *(s for s, e, rule in self._leaks if rule.mode is Mode.REDACT and s < high < e)])
+
+    def _add_leak(self, name: str, start: int, end: int) -> None:
+        rule = self._rules.by_id.get(name)
+        if rule is None:
+            return
+        if self._leaks and self._leaks[-1][2].spec.id == name and start < self._leaks[-1][1]:
+            start, end = min(start, self._leaks[-1][0]), max(end, self._leaks[-1][1])
+            rule = self._leaks.pop()[2]
+        if rule.mode is Mode.REDACT and end - start > MAX_PIECE:
+            rule = rule.blocking()  # too much to hold back until it ends
+        self._leaks.append((start, end, rule))
+
+    def _emit(self, text: str, spans: list[Span], high: int) -> str:
+        low, raw, marks = self._low, self._raw, self._marks
+        raw_high = original_start(marks, high - low)
+        if not spans:
+            out = raw[:raw_high]
+        else:
+            free = opening(text) if self._offset == 0 and low == 0 else 0
+            if free:
+                spans = [s._replace(start=max(s.start, free)) for s in spans if s.end > free]
+            pieces: list[str] = []
+            position = 0
+            for group in merge(spans):
+                pieces.append(raw[position : original_start(marks, group.start - low)])
+                if group.blocks:
+                    self._note(spans, low, group.start, group.end)
+                    return self._block("".join(pieces))
+                pieces.append(group.placeholder)
+                position = original_end(marks, group.end - low)
+            pieces.append(raw[position:raw_high])
+            out = "".join(pieces)
+            self._note(spans, low, high)
+        early = self._early
+        self._early = 0
+        self._drop(high, raw_high)
+        return out[early:]
+
+    def _drop(self, high: int, raw_high: int) -> None:
+        count = high - self._low
+        self._raw = self._raw[raw_high:]
+        self._offset += raw_high
+        if self._marks:
+            self._marks = [mark - count for mark in self._marks if mark > count]
+        self._leaks = [leak for leak in self._leaks if leak[1] > high] if self._leaks else self._leaks
+        self._low = high
+        cut = high - CONTEXT
+        if cut > CONTEXT:
+            self._text = self._text[cut:]
+            self._low -= cut
+            self._run -= cut
+            self._fed -= cut
+            self._leaks = [(s - cut, e - cut, rule) for s, e, rule in self._leaks]
+
+    def _open(self, text: str) -> str:
+        """Of an answer that has only begun, the first word, which need not wait."""
+        end = opening(text) if self._offset == 0 and not self._marks else 0
+        out = self._raw[self._early : end]
+        self._early = max(self._early, end)
+        return out
+
+    def _block(self, out: str) -> str:
+        self._blocked = self._over = True
+        self._text = self._raw = ""
+        return out[self._early :]
+
+    def _note(self, spans: list[Span], low: int, until: int, blocked_until: int = 0) -> None:
+        """Write down the findings that begin before ``until``, and the blocking ones before ``blocked_until``."""
+        for span in sorted(spans, key=lambda s: (s.start, s.end)):
+            rule = span.rule
+            if span.start >= (blocked_until if rule.mode is Mode.BLOCK and blocked_until else until):
+                continue
+            start = self._offset + original_start(self._marks, span.start - low)
+            end = self._offset + original_end(self._marks, span.end - low)
+            last = self._findings[-1] if self._findings else None
+            goes_on = span.continued or rule.spec.family == "leak"
+            if last is not None and last.rule == rule.spec.id and goes_on and start <= last.end:
+                self._findings[-1] = rule.finding(last.start, max(end, last.end), self._path)
+                continue
+            key = (rule.spec.id, start, end)
+            if key not in self._seen and len(self._findings) < MAX_FINDINGS:
+                self._seen.add(key)
+                self._findings.append(rule.finding(start, end, self._path))
