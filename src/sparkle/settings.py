@@ -128,7 +128,7 @@ class ProviderSettings(_Section, frozen=True):
     local_model: Annotated[
         str, _doc("GGUF file for the local model; empty: SmolLM2-135M from its wheel.")
     ] = ""
-    local_threads: Annotated[int, _doc("Threads of the local model; 0: all cores.", ge=0)] = 0
+    local_threads: Annotated[int, _doc("Threads of the local model; 0: all cores but one.", ge=0)] = 0
     connect_timeout: Annotated[Seconds, _doc("Seconds to connect.")] = 5.0
     first_byte_timeout: Annotated[Seconds, _doc("Seconds until the answer's headers.")] = 120.0
     idle_timeout: Annotated[Seconds, _doc("Seconds between two chunks of a stream.")] = 60.0

@@ -103,7 +103,7 @@ class LocalModel:
 
     def __init__(self, settings: ProviderSettings, data_dir: Path) -> None:
         self._model_file = find_model(settings)
-        self._threads = settings.local_threads or _cores()
+        self._threads = settings.local_threads or max(1, _cores() - 1)
         self._log_path = data_dir / "local-model.log"
         self._reserved = [_reserve(), _reserve()]
         ports: list[int] = [sock.getsockname()[1] for sock in self._reserved]
