@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import gateway, prompts, systems
+from bench import gateway, machine, prompts, systems
 from bench.errors import BenchError
 from bench.gateway import Setting
 from bench.patience import Patience
@@ -28,6 +28,8 @@ DIRECT = "direct (mock upstream)"
 ALL_ON = "Sparkle, all layers on, 2 workers"
 ALL_OFF = "Sparkle, all layers off, 2 workers"
 CONNECTIONS = 64
+PIECES = 60
+"""What bench/mock_upstream.c writes."""
 _ROOT = Path(__file__).parent.parent
 
 
@@ -51,6 +53,8 @@ class Measured:
     repeat: int
     slow: StreamResult
     fast: StreamResult
+    cpu_us: float
+    """CPU microseconds of the system's own processes per piece of the upstream, at full speed."""
 
 
 def run(plan: Plan, setting: Setting) -> Part:
@@ -111,6 +115,7 @@ def table(found: Sequence[Measured]) -> Table:
                 f"{max(m.slow.largest_burst for m in mine)}",
                 spread([m.fast.per_second for m in mine]),
                 _middle([m.fast.ttft_p50 for m in mine]),
+                spread([m.cpu_us for m in mine]),
             )
         )
     return Table(
@@ -126,10 +131,11 @@ def table(found: Sequence[Measured]) -> Table:
             "burst",
             "streams/s",
             "first text p50",
+            "CPU us/piece",
         ),
         tuple(rows),
         (
-            "The upstream writes 60 pieces. Pieces: fewest that reached the client. Alone: share that came in a "
+            f"The upstream writes {PIECES} pieces. Pieces: fewest that reached the client. Alone: share that came in a "
             "read of its own. Burst: most that came in one read.",
         ),
     )
@@ -168,8 +174,12 @@ def _measure(server: Server, plan: Plan, repeat: int, slow: Path, fast: Path, pa
     patience.wait()
     delay = _client(server, slow, plan.slow_requests, 1.2, first=repeat * 10_000)
     patience.wait()
+    before = machine.cpu_seconds(server.pids())
     throughput = _client(server, fast, plan.fast_requests, 0.0, first=repeat * 10_000 + 5_000)
-    return Measured(server.spec.name, repeat, delay, throughput)
+    pieces = throughput.answers * throughput.pieces_p50
+    return Measured(
+        server.spec.name, repeat, delay, throughput, machine.cpu_since(before) / max(1, pieces) * 1e6
+    )
 
 
 def _client(server: Server, file: Path, requests: int, stagger: float, *, first: int) -> StreamResult:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from bench import gateway_tables, render, report
+from bench import gateway_tables, render, report, rooms, streaming
 from bench.errors import BenchError
 from bench.gateway import content
 from bench.load import Sample, parse
 from bench.report import Part, Run, Table, Target
+from bench.stream_client import StreamResult
+from bench.streaming import Measured
 
 
 def sample(
@@ -137,6 +139,24 @@ def test_an_answer_that_was_cut_off_is_not_taken_for_an_answer() -> None:
             content(broken)
 
 
+def stream(ttft: float, alone: float) -> StreamResult:
+    return StreamResult(64, 0, 100.0, ttft, ttft, ttft, 1200.0, 1201.0, 60, 60.0, alone, 1, ["x"])
+
+
+def test_streams_are_compared_within_a_repeat_and_shown_with_all_columns() -> None:
+    found = [
+        Measured(streaming.DIRECT, 0, stream(20, 0.8), stream(1, 1), 5.0),
+        Measured(streaming.ALL_ON, 0, stream(22, 0.4), stream(1, 1), 5.0),
+        Measured(streaming.ALL_OFF, 0, stream(11, 0.8), stream(1, 1), 5.0),
+        Measured(streaming.ALL_ON, 1, stream(40, 0.8), stream(1, 1), 5.0),
+    ]
+    figures = streaming.figures(found)
+    assert figures["sparkle_ttft_on_off"] == 2
+    assert figures["sparkle_alone_over_direct"] == 0.5
+    table = streaming.table(found)
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
 def a_run() -> Run:
     table = Table("T", ("what", "figure"), (("a | b", "1"),), ("A note.",))
     part = Part(
@@ -172,6 +192,11 @@ def test_rendering_replaces_what_stands_between_the_markers_and_nothing_else() -
 def test_a_page_without_one_place_for_results_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="one place"):
         render.place(page, "x")
+
+
+def test_a_module_that_cannot_be_measured_says_why() -> None:
+    with pytest.raises(BenchError, match="no_such_part"):
+        rooms.measure("bench.no_such_part", quick=True)
 
 
 def test_the_benchmarks_page_has_its_place_for_results() -> None:
