@@ -16,7 +16,7 @@ from time import monotonic
 from types import TracebackType
 
 import msgspec
-from tests.docs.markdown_blocks import RUNNABLE, Block
+from tests.docs.markdown_blocks import RUNNABLE, Block, blocks_of
 from tests.docs.scripted_provider import ScriptedProvider
 
 _LISTENS = re.compile(r"listens on http://\S*:(\d+)")
@@ -227,6 +227,8 @@ class Reader:
             # The documented default is 8000; here every server takes a free port, and the pages' address is replaced.
             "SPARKLE_SERVER__PORT": "0",
             "SPARKLE_SERVER__DRAIN_SECONDS": "2",
+            # Two threads of the model wait for each other when other tests hold a core; one gets on.
+            "SPARKLE_PROVIDER__LOCAL_THREADS": "1",
         }
 
     # The page's addresses and ours ---------------------------------------------------------------------------
@@ -253,10 +255,18 @@ class Reader:
 
 
 def read_page(blocks: Sequence[Block], folder: Path, root: Path, *, local_model: bool = True) -> None:
-    """Follow a page from top to bottom."""
+    """Follow blocks from top to bottom."""
     with Reader(folder, root, local_model=local_model) as reader:
         for block in blocks:
             reader.read(block)
+
+
+def follow(page: Path, folder: Path, root: Path) -> None:
+    """Do what a page says, if it says anything that can be done."""
+    blocks = blocks_of(page)
+    if any(block.language in RUNNABLE for block in blocks):
+        # A translation shows the same calls: the local model, slow beside other tests, answers in one of the two.
+        read_page(blocks, folder, root, local_model=not page.stem.endswith(".zh-CN"))
 
 
 def _copy_lines(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
