@@ -177,6 +177,18 @@ async def test_after_kill_9_it_is_started_again_and_answers_at_the_same_place(
     assert json.loads((await router.embeddings({"model": "e", "input": "a"})).body)["data"]
 
 
+async def test_calls_made_while_it_restarts_wait_and_are_answered(
+    local: LocalModel, router: ProviderRouter
+) -> None:
+    starts = local.starts
+    assert local.pid is not None
+    os.kill(local.pid, signal.SIGKILL)
+    calls = [router.chat(question(max_tokens=1)) for _ in range(3)]
+    calls.append(router.embeddings({"model": "e", "input": "a"}))
+    assert [answer.status for answer in await asyncio.gather(*calls)] == [200] * 4
+    assert local.starts > starts
+
+
 async def test_when_its_owner_is_killed_the_child_ends(tmp_path: Path) -> None:
     script = (
         "import asyncio, sys, pathlib\n"

@@ -71,6 +71,7 @@ class LocalEndpoint:
             embeddings_url=f"http://127.0.0.1:{self.embeddings_port}/v1",
             health_url=f"http://127.0.0.1:{self.chat_port}",
             listed=names,  # from the first moment, while the model still loads
+            patience=figures.process.patience,
         )
 
 

@@ -47,6 +47,7 @@ class ProcessFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     nice: int
     connections: int
+    patience: float
     start_timeout: float
     stop_timeout: float
     health_interval: float

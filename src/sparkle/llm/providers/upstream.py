@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -16,6 +17,7 @@ CHAT = "/chat/completions"
 EMBEDDINGS = "/embeddings"
 MODELS = "/models"
 
+_KNOCK_SECONDS = 0.05
 _MODELS_TIMEOUT = 5.0
 _MODELS_BYTES = 8 * 1024 * 1024
 
@@ -32,6 +34,8 @@ class Upstream:
         proxy: URL of an HTTP proxy that leads there.
         embeddings_url: Base URL of the embeddings API where that is another server (the local model's case).
         listed: Models it serves without listing them itself, or that are to be shown before it is asked.
+        patience: Seconds for which a refused connection is tried again before it counts as a failure: for an upstream
+            that somebody starts again when it dies, and that is back within a second or two.
         health_url: Base URL whose ``/health`` tells cheaply whether the upstream is up; empty: only its circuit tells.
 
     Raises:
@@ -49,6 +53,7 @@ class Upstream:
         proxy: str | None = None,
         embeddings_url: str = "",
         listed: Sequence[str] = (),
+        patience: float = 0.0,
         health_url: str = "",
     ) -> None:
         self.name = name
@@ -58,6 +63,7 @@ class Upstream:
         self._health = parse_address(health_url, name) if health_url else None
         #: Models that are shown whether or not it lists them.
         self.listed = tuple(listed)
+        self._patience = patience
         self._key = api_key.strip()
         if any(not 0x20 < ord(char) < 0x7F for char in self._key):
             raise ConfigurationError(
@@ -118,7 +124,18 @@ class Upstream:
         transport = self._transports.get(path)
         if transport is None:
             raise TransportError("connect", "the client is not started")
-        return await transport.send("POST", path, extra, body, timeout)
+        patient_until = 0.0
+        while True:
+            try:
+                return await transport.send("POST", path, extra, body, timeout)
+            except TransportError as exc:
+                if exc.kind != "connect" or not self._patience:
+                    raise
+                now = asyncio.get_running_loop().time()
+                patient_until = patient_until or now + min(self._patience, timeout)
+                if now >= patient_until:
+                    raise
+            await asyncio.sleep(_KNOCK_SECONDS)
 
     async def list_models(self) -> list[dict[str, Any]]:
         """Its model objects, only those that its globs let through.
