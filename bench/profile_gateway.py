@@ -143,8 +143,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--layers", default="all", help="all, none, or some of: " + ",".join(systems.LAYERS))
     parser.add_argument("--stream", action="store_true", help="ask for streams at full speed")
     parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--seconds", type=int, default=5, help="of each run")
-    parser.add_argument("--hertz", type=int, default=1000, help="samples per second of CPU time")
+    parser.add_argument("--seconds", type=int, default=8, help="of each run")
+    parser.add_argument(
+        "--hertz",
+        type=int,
+        default=1000,
+        help="samples per second of CPU time, as far as the kernel ticks that often",
+    )
     parser.add_argument("--top", type=int, default=30, help="rows of the longer tables")
     return parser.parse_args()
 

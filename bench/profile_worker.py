@@ -4,9 +4,9 @@
 forked worker leaves its process id in FOLDER, begins to profile itself on SIGUSR1 and writes FOLDER/PID.json on
 SIGUSR2.
 
-``sample`` looks at the stack ``HERTZ`` times per second of CPU time (ITIMER_PROF): the code runs as fast as without it,
-and time in the kernel counts for whoever called it. ``calls`` counts every call (cProfile): exact counts, but small
-functions look dearer than they are.
+``sample`` looks at the stack ``HERTZ`` times per second of CPU time (ITIMER_PROF; no oftener than the kernel ticks, 250
+on most machines): the code runs as fast as without it, and time in the kernel counts for whoever called it. ``calls``
+counts every call (cProfile): exact counts, but small functions look dearer than they are.
 """
 
 from __future__ import annotations
