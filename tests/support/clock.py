@@ -40,3 +40,8 @@ class ManualClock:
         self._sleeping.clear()
         if not self._sleepers:
             await self._sleeping.wait()
+
+    @property
+    def sleeping(self) -> int:
+        """How many coroutines wait in :meth:`sleep`."""
+        return len(self._sleepers)

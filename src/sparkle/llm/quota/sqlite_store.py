@@ -52,6 +52,7 @@ _CHECKPOINT_PAGES = 4_096
 _RESET_PAGES = 32_768
 _PRUNE_SECONDS = 600.0
 _PRUNE_ROWS = 500
+_OPEN_SECONDS = 5.0
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_log = msgspec.msgpack.Decoder(list[list[int]]).decode
@@ -79,7 +80,8 @@ class SqliteStore:
     async def start(self) -> None:
         """Open the file and bring its schema up to date. Raises StoreUnavailableError."""
         await asyncio.to_thread(self._prepare)
-        self._open()
+        # Another process may be creating or closing the file: only a start waits for that.
+        self._open(wait=_OPEN_SECONDS)
 
     async def apply(self, batch: Batch) -> list[Result]:
         """See :class:`~sparkle.llm.quota.ops.QuotaStore`; completes without giving up the event loop."""
@@ -131,12 +133,16 @@ class SqliteStore:
             raise
         return conn
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, *, wait: float = 0.0) -> sqlite3.Connection:
         try:
-            self._conn = self._connect(wait=0.0)
+            conn = self._connect(wait=wait)
         except sqlite3.Error as exc:
+            if wait == 0.0 and _is_busy(exc):
+                raise StoreBusyError from None
             raise _unavailable(exc) from None
-        return self._conn
+        conn.execute("PRAGMA busy_timeout=0")  # from here on the event loop must not wait for a lock
+        self._conn = conn
+        return conn
 
     def _prepare(self) -> None:
         try:
