@@ -156,22 +156,39 @@ async def test_an_upstream_that_is_down_is_retried_then_left() -> None:
         assert h.outcomes == ["connect", "connect", "connect", "ok"]
 
 
-async def test_an_upstream_that_is_being_started_again_is_waited_for() -> None:
+def local(up: ScriptedUpstream, patience: float = 10.0) -> Upstream:
+    return Upstream("local", up.url, patience=patience, health_url=up.url)
+
+
+async def test_an_upstream_that_is_being_started_again_is_waited_for_and_keeps_its_circuit() -> None:
     async with ScriptedUpstream() as up:
         pass
-    async with started(Upstream("local", up.url, patience=10.0), max_retries=0) as h:
-        call = asyncio.create_task(h.ask())
-        for _ in range(5):
+    async with started(local(up), max_retries=0, breaker_failures=1) as h:
+        calls = [asyncio.create_task(h.ask()) for _ in range(5)]
+        while len(h.events) < 5:  # noqa: ASYNC110  until each has found nobody there
             await asyncio.sleep(0)
         await up.start()
-        assert (await call).attempts == 1
+        assert [answer.attempts for answer in await asyncio.gather(*calls)] == [2] * 5
+        assert h.router.circuits() == {"local": "closed"}
         await up.close()
 
 
-async def test_the_wait_for_an_upstream_that_stays_away_ends_with_the_callers_time() -> None:
-    async with started(Upstream("local", "http://127.0.0.1:9/v1", patience=10.0), max_retries=0) as h:
+async def test_the_wait_for_an_upstream_that_stays_away_ends() -> None:
+    async with ScriptedUpstream() as up:
+        pass
+    async with started(local(up, patience=0.06), max_retries=0) as h:
+        with pytest.raises(ProviderError, match="cannot connect"):
+            await h.ask()
+    async with started(local(up), max_retries=0) as h:
         with pytest.raises(ProviderError, match="cannot connect"):
             await h.router.chat(request(), deadline=h.clock.monotonic() + 0.06)
+
+
+async def test_a_patient_upstream_that_is_up_but_fails_is_retried_like_any_other() -> None:
+    async with ScriptedUpstream() as up, started(local(up), max_retries=2) as h:
+        up.fail(503, times=2)
+        assert (await h.ask()).attempts == 3
+        assert len(h.clock.slept) == 2
 
 
 async def test_a_stale_connection_is_replaced_at_once_and_is_no_retry() -> None:

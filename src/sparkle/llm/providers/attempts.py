@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -79,7 +79,7 @@ class Attempts:
             payload = _payload(body if name == model else {**body, "model": name})
             breaker = self._breakers[upstream.name]
             retries = 0
-            stale = False
+            stale = waited = False
             while True:
                 now = monotonic()
                 if now >= ends:
@@ -108,8 +108,14 @@ class Attempts:
                 except BaseException:  # cancelled, or a defect: neither tells anything about the upstream
                     breaker.release(attempt.permit)
                     raise
-                self.end(attempt, failure)
                 error = failure.error
+                if failure.retry and upstream.patient and not waited:
+                    waited = True
+                    self.end(attempt, replace(failure, trips=False))  # being started again is no illness
+                    if await upstream.came_back(ends - monotonic()):
+                        continue
+                else:
+                    self.end(attempt, failure)
                 pause = self._pause(failure, retries, ends)
                 if pause is None:
                     if not failure.fallback:

@@ -34,8 +34,8 @@ class Upstream:
         proxy: URL of an HTTP proxy that leads there.
         embeddings_url: Base URL of the embeddings API where that is another server (the local model's case).
         listed: Models it serves without listing them itself, or that are to be shown before it is asked.
-        patience: Seconds for which a refused connection is tried again before it counts as a failure: for an upstream
-            that somebody starts again when it dies, and that is back within a second or two.
+        patience: Seconds a call waits for an upstream that is down but started again by somebody, and so back within
+            a second or two; needs ``health_url``.
         health_url: Base URL whose ``/health`` tells cheaply whether the upstream is up; empty: only its circuit tells.
 
     Raises:
@@ -83,9 +83,9 @@ class Upstream:
         return self._key
 
     @property
-    def has_health(self) -> bool:
-        """Whether :meth:`healthy` asks the upstream."""
-        return self._health is not None
+    def patient(self) -> bool:
+        """Whether :meth:`came_back` may help."""
+        return self._patience > 0 and self._health is not None
 
     def serves(self, model: str) -> bool:
         """Whether one of its globs matches ``model``."""
@@ -124,18 +124,26 @@ class Upstream:
         transport = self._transports.get(path)
         if transport is None:
             raise TransportError("connect", "the client is not started")
-        patient_until = 0.0
-        while True:
-            try:
-                return await transport.send("POST", path, extra, body, timeout)
-            except TransportError as exc:
-                if exc.kind != "connect" or not self._patience:
-                    raise
-                now = asyncio.get_running_loop().time()
-                patient_until = patient_until or now + min(self._patience, timeout)
-                if now >= patient_until:
-                    raise
+        return await transport.send("POST", path, extra, body, timeout)
+
+    async def came_back(self, timeout: float) -> bool:
+        """Wait for an upstream that is being started again.
+
+        Args:
+            timeout: Seconds; its own patience holds as well.
+
+        Returns:
+            True when it was down and is up now; False when it was up all the time, stays down, or nobody starts it.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(self._patience, timeout)
+        waited = False
+        while not await self.healthy():
+            if loop.time() >= until:
+                return False
+            waited = True
             await asyncio.sleep(_KNOCK_SECONDS)
+        return waited
 
     async def list_models(self) -> list[dict[str, Any]]:
         """Its model objects, only those that its globs let through.
