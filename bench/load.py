@@ -105,6 +105,7 @@ class Load:
         argv += ["-s", str(_SCRIPT), server.url]
         env = {"PATH": os.environ.get("PATH", ""), "PROMPTS": str(self._prompts), "KEY": server.spec.key}
         env["FIRST"] = str(self._serial)
+        self._patience.wait()
         pids = server.pids()
         system, upstream = (
             machine.cpu_seconds(pids),
