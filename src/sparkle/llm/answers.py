@@ -40,7 +40,8 @@ class GuardedAnswer:
     def unchecked(raw: bytes) -> GuardedAnswer:
         """The answer as it came, for a policy that fails open."""
         data = _decode(raw)
-        message = next((m for _, m in _messages(data)), {})
+        nothing: dict[str, Any] = {}
+        message = next((m for _, m in _messages(data)), nothing)
         return GuardedAnswer(
             raw, str(message.get("content") or ""), None, data.get("model"), ALLOW, usage_of(data), ""
         )

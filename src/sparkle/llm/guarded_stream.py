@@ -114,7 +114,7 @@ class GuardedStream:
                 for out in guarded:
                     self._record.first_token()
                     yield out
-                if self._choices and all(c.blocked for c in self._choices.values()):
+                if self._all_blocked():
                     break  # nothing more may leave: stop paying for it
             for out in self._flush():
                 yield out
@@ -213,12 +213,18 @@ class GuardedStream:
         out: list[bytes] = []
         for state in self._choices.values():
             for choice in state.flush():
-                text = (choice.get("delta") or {}).get("content") or ""
+                delta = cast("dict[str, Any]", choice["delta"])
+                text = str(delta.get("content") or "")
                 if text and state.index == 0:
                     self._text.append(text)
                     self._new_text.append(text)
                 out.append(msgspec.json.encode({**self._template, "choices": [choice]}))
         return out
+
+    def _all_blocked(self) -> bool:
+        """Whether every choice that was asked for has been cut off; one that has not begun may still come."""
+        choices = self._choices
+        return len(choices) >= self._request.choices and all(choice.blocked for choice in choices.values())
 
     def _choice(self, index: object) -> ChoiceGuard:
         if not isinstance(index, int) or not 0 <= index < 1024:

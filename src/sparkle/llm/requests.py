@@ -87,10 +87,11 @@ def parse_embeddings(body: object) -> EmbeddingsRequest:
     if not items:
         raise InvalidRequestError("input must not be empty", param="input")
     for i, item in enumerate(items):
+        ids: list[object] = cast("list[object]", item) if isinstance(item, list) else []
         if isinstance(item, str):
             texts.append(item)
-        elif isinstance(item, list) and item and all(_is_int(token) for token in cast("list[object]", item)):
-            token_ids += len(cast("list[object]", item))
+        elif ids and all(map(_is_int, ids)):
+            token_ids += len(ids)
         elif isinstance(given, list) and _is_int(item):
             token_ids += 1
         else:

@@ -69,7 +69,7 @@ class ChoiceGuard:
 
     def pass_through(self, choice: dict[str, Any]) -> Step:
         """A delta that goes on unchecked, for a policy that fails open."""
-        delta = choice.get("delta") or {}
+        delta = cast("dict[str, Any]", choice.get("delta") or {})
         return Step(keep=True, changed=False, text=str(delta.get("content") or ""))
 
     def step(self, choice: dict[str, Any], generated: list[str]) -> Step:
@@ -129,10 +129,10 @@ class ChoiceGuard:
     def _hold_calls(self, delta: dict[str, Any], generated: list[str]) -> bool:
         """Keep arguments back; let ids and names go on at once."""
         calls = delta.get("tool_calls")
-        items = cast("list[Any]", calls) if isinstance(calls, list) else []
+        items = list(cast("list[Any]", calls)) if isinstance(calls, list) else []
         legacy = delta.get("function_call")
         if isinstance(legacy, dict):
-            items = [*items, {"index": -1, "function": legacy}]
+            items.append({"index": -1, "function": legacy})
         changed = False
         for raw in items:
             call = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
@@ -187,7 +187,7 @@ class ChoiceGuard:
             if result.verdict.action is Action.BLOCK:
                 self._end_blocked(choice, delta)
                 return
-            function = {**call.head["function"], "arguments": result.text}
+            function: dict[str, Any] = {**call.head["function"], "arguments": result.text}
             self._sent_calls.append({**call.head, "function": function})
             if index < 0:
                 delta["function_call"] = {"arguments": result.text}
@@ -212,15 +212,18 @@ class ChoiceGuard:
 def _merge_call(head: dict[str, Any] | None, item: dict[str, Any]) -> dict[str, Any]:
     if head is None:
         return item
-    return {**head, "function": {**(head.get("function") or {}), **item["function"]}}
+    function = cast("dict[str, Any]", head.get("function") or {})
+    return {**head, "function": {**function, **item["function"]}}
 
 
 def _says_something(delta: dict[str, Any]) -> bool:
     for key, value in delta.items():
         if key == "tool_calls":
             calls = cast("list[dict[str, Any]]", value)
-            if any(call.get("id") or (call.get("function") or {}).get("name") for call in calls):
-                return True
+            for call in calls:
+                function = cast("dict[str, Any]", call.get("function") or {})
+                if call.get("id") or function.get("name"):
+                    return True
         elif key == "function_call":
             if value.get("name"):
                 return True
