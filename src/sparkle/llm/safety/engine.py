@@ -1,12 +1,13 @@
 """Matching all rules against a text in time linear in its length.
 
-Two steps. One pass with the set of everything that some pattern needs tells which word families occur at all; only
-patterns whose needs all occur are then searched for. Ordinary text pays one pass at memory speed; a text full of trigger words
+Two steps. One pass with all words that some pattern needs tells which word families occur at all; only patterns whose
+needs all occur are then searched for. Ordinary text pays one pass at memory speed; a text full of trigger words
 pays one linear search per rule it could match.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import lru_cache
 from threading import Lock
 
 from sparkle.errors import ConfigurationError
-from sparkle.llm.safety.pattern import Language, Variant
+from sparkle.llm.safety.pattern import Language, Need, Variant
 from sparkle.llm.safety.regex import PatternError, Regex, RegexSet
 from sparkle.llm.safety.rules import RuleBook, default_book
 from sparkle.llm.safety.views import View
@@ -66,7 +67,7 @@ class Matcher:
     """
 
     def __init__(self, book: RuleBook, variant: Variant) -> None:
-        wanted: dict[bytes, int] = {}
+        wanted: dict[Need, int] = {}
         self.probes: list[Probe] = []
         self._always: list[Probe] = []
         self._by_need: dict[int, list[Probe]] = {}
@@ -75,11 +76,16 @@ class Matcher:
         for target, pattern, as_words in _patterns(book):
             try:
                 for compiled in languages["words" if as_words else variant].translate(pattern):
-                    needs.append([wanted.setdefault(need, len(wanted)) for need in sorted(compiled.needs)])
+                    needs.append([wanted.setdefault(need, len(wanted)) for need in sorted(compiled.needs, key=sorted)])
                     self.probes.append(Probe(target, compiled.source, sum(1 << bit for bit in needs[-1])))
             except PatternError as error:
                 raise ConfigurationError(f"rule {target.rule} {target.signal}: {error.message}") from None
-        self._set = RegexSet(wanted)
+        literals: dict[bytes, int] = {}
+        for need, bit in wanted.items():
+            for literal in need:
+                literals[literal] = literals.get(literal, 0) | 1 << bit
+        self._set = RegexSet(re.escape(literal) for literal in literals)
+        self._meets = list(literals.values())
         users = Counter(bit for bits in needs for bit in bits)
         for probe, bits in zip(self.probes, needs, strict=True):
             if bits:
@@ -87,6 +93,7 @@ class Matcher:
                 self._by_need.setdefault(min(bits, key=users.__getitem__), []).append(probe)
             else:
                 self._always.append(probe)
+        self._first = sum(1 << bit for bit in self._by_need)
 
     def candidates(self, data: bytes) -> Iterator[Probe]:
         """The patterns that could match ``data``; all of them when the set cannot decide."""
@@ -95,13 +102,16 @@ class Matcher:
             yield from self.probes
             return
         yield from self._always
-        if not hits:
-            return
         present = 0
+        meets = self._meets
         for hit in hits:
-            present |= 1 << hit
-        for hit in hits:
-            for probe in self._by_need.get(hit, ()):
+            present |= meets[hit]
+        by_need = self._by_need
+        left = present & self._first
+        while left:
+            lowest = left & -left
+            left ^= lowest
+            for probe in by_need[lowest.bit_length() - 1]:
                 if probe.needed & present == probe.needed:
                     yield probe
 

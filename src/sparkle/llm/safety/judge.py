@@ -78,7 +78,7 @@ class Judge:
                 if target.rule in self._off:
                     continue
                 info = self._infos[target.rule]
-                if info.scope == "indirect" and not indirect:
+                if (info.scope == "indirect" and not indirect) or (info.disguised and not view.disguised):
                     continue
                 for begin, finish in probe.regex.spans(view.data, MAX_MATCHES):
                     start, end = view.original(*view.characters(begin, finish))

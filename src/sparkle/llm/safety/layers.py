@@ -8,7 +8,7 @@ is bounded by a multiple of the text's length whatever the text says.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -22,14 +22,7 @@ from sparkle.llm.safety.decoders import Decoder
 from sparkle.llm.safety.fold import GONE
 from sparkle.llm.safety.regex import RegexSet
 from sparkle.llm.safety.resources import read_data
-from sparkle.llm.safety.telltales import (
-    any_of,
-    leet_words,
-    pulled_apart,
-    pulled_apart_text,
-    reversed_words,
-    translated_words,
-)
+from sparkle.llm.safety.telltales import ROTATIONS, Telltales, pulled_apart
 from sparkle.llm.safety.views import Mirror, Run, View, replace_runs, visible
 
 MAX_DEPTH = 5
@@ -44,6 +37,15 @@ _GAP = re.compile(r"[\W_]+")
 _HYPHENS = re.compile(r"(?<=[a-z])[-._*|~\\]{1,2}(?=[a-z])")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _CONTROL = rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+_CJK = r"[\xe4-\xe9][\x80-\xbf]{2}"
+_EMOJI = r"(?:\xf0[\x80-\xbf]{3}|\xe2[\x80-\xbf]{2})"
+_SIGN = r"[\s!-/:-@\[-`{-~]"
+_APART = (
+    rf"(?:\b[a-z0-9](?:{_SIGN}|{_EMOJI}){{1,3}}){{4}}[a-z0-9]\b"
+    rf"|(?:{_CJK}(?:{_SIGN}|{_EMOJI}){{1,3}}){{3}}{_CJK}"
+    rf"|(?:{_CJK}(?:{_CJK})?{_EMOJI}{{1,3}}){{3}}{_CJK}"
+).encode()
+"""Single letters or Chinese characters with signs, blanks or emoji between them, several times in a row."""
 
 Rank = Literal[0, 1, 2, 3]
 """Readings follow each other in this order: decoding, taking separators out, turning or rotating letters, leet. Without
@@ -55,6 +57,7 @@ class LayerData(Struct, frozen=True, forbid_unknown_fields=True):
 
     words: tuple[str, ...]
     words_zh: tuple[str, ...]
+    rotated: tuple[str, ...]
     reversed_zh: tuple[str, ...]
     morse: dict[str, str]
     spelling: tuple[str, ...]
@@ -67,8 +70,9 @@ class Layer:
     """One kind of further reading."""
 
     name: str
-    indicator: bytes
-    """Over the folded text's UTF-8 bytes: where this never matches, the reading cannot say anything new."""
+    indicator: bytes | None
+    """Over the folded text's UTF-8 bytes: where this never matches, the reading says nothing new. ``None``: the words
+    of the trade tell (:mod:`sparkle.llm.safety.telltales`)."""
     read: Callable[[View], View | None]
     rank: Rank = 0
 
@@ -89,21 +93,13 @@ def _decoding(name: str, indicator: bytes, decoder: Decoder) -> Layer:
     return Layer(name, indicator, lambda view: replace_runs(view, name, decoder(view)))
 
 
-def _translation(name: str, indicator: bytes, table: dict[int, str], rank: Rank = 2) -> Layer:
-    return Layer(name, indicator, lambda view: view.child(name, view.source.translate(table), None), rank)
-
-
-def _rotation(shift: int) -> dict[int, str]:
-    return {start + i: chr(start + (i + shift) % 26) for start in (65, 97) for i in range(26)}
-
-
-def _atbash() -> dict[int, str]:
-    return {start + i: chr(start + 25 - i) for start in (65, 97) for i in range(26)}
+def _translation(name: str, table: Mapping[int, str], rank: Rank = 2) -> Layer:
+    return Layer(name, None, lambda view: view.child(name, view.source.translate(table), None), rank)
 
 
 def _compact(words: Sequence[str]) -> Callable[[View], View | None]:
     """``i g n o r e``, ``in-struc-tions``, ``ign ore`` and ``忽/略`` without what stands between the letters."""
-    apart = pulled_apart_text(words)
+    apart = pulled_apart(words)
 
     def read(view: View) -> View | None:
         gaps: set[tuple[int, int]] = {match.span() for match in _HYPHENS.finditer(view.text)}
@@ -127,17 +123,8 @@ def _words_backwards(view: View) -> View | None:
     return replace_runs(view, "reversed words", runs)
 
 
-def _leet(data: LayerData) -> Iterator[Layer]:
-    for name, signs in (("leet", data.leet), ("leet (l)", data.leet | data.leet_other)):
-        letters: dict[str, str] = {}
-        for sign, letter in signs.items():
-            letters[letter] = letters.get(letter, "") + sign
-        table = {ord(sign): letter for sign, letter in signs.items()}
-        yield _translation(name, leet_words(data.words, letters), table, 3)
-
-
 def _decodings(data: LayerData) -> Iterator[Layer]:
-    spelled = any_of(data.spelling)
+    spelled = "|".join(data.spelling).encode()
     yield _decoding("url", rb"%[0-9a-f]{2}", decoders.percent)
     yield _decoding("entities", rb"&(?:#x?[0-9a-f]{2}|[a-z]{2,8};)", decoders.entities)
     yield _decoding("escapes", rb"\\u\{?[0-9a-f]{2}|\\x[0-9a-f]{2}|\\[0-7]{3}|u\+[0-9a-f]{4}|%u[0-9a-f]{4}", decoders.escapes)
@@ -152,15 +139,18 @@ def _decodings(data: LayerData) -> Iterator[Layer]:
     yield _decoding("spelling", rb"(?:" + spelled + rb")[\s,.-]{1,2}(?:" + spelled + rb")\b", decoders.spelling(data.spelling))
 
 
+def _leet(data: LayerData) -> dict[str, dict[str, str]]:
+    return {"leet": data.leet, "leet (l)": data.leet | data.leet_other}
+
+
 def _disguises(data: LayerData) -> Iterator[Layer]:
-    words = (*data.words, *data.words_zh)
-    yield Layer("compact", pulled_apart(words), _compact(words), 1)
-    yield Layer("reversed", reversed_words((*data.words, *data.reversed_zh)), _backwards, 2)
-    yield Layer("reversed words", reversed_words(data.words), _words_backwards, 2)
-    yield _translation("atbash", translated_words(data.words, _atbash()), _atbash())
-    for shift in range(1, 26):
-        yield _translation(f"rot{shift}", translated_words(data.words, _rotation(-shift)), _rotation(shift))
-    yield from _leet(data)
+    yield Layer("compact", _APART, _compact((*data.words, *data.words_zh)), 1)
+    yield Layer("reversed", None, _backwards, 2)
+    yield Layer("reversed words", None, _words_backwards, 2)
+    for name, table in ROTATIONS.items():
+        yield _translation(name, table)
+    for name, signs in _leet(data).items():
+        yield _translation(name, {ord(sign): letter for sign, letter in signs.items()}, 3)
 
 
 class Layers:
@@ -168,39 +158,52 @@ class Layers:
 
     def __init__(self, data: LayerData) -> None:
         self.layers = (*_decodings(data), *_disguises(data))
-        self._indicators = RegexSet([*(layer.indicator for layer in self.layers), _CONTROL])
-        self._hidden = len(self.layers)
+        shown = [(layer, layer.indicator) for layer in self.layers if layer.indicator is not None]
+        self._shown = [layer for layer, _ in shown]
+        self._indicators = RegexSet([*(indicator for _, indicator in shown), _CONTROL])
+        self._telltales = Telltales(
+            (*data.words, *data.words_zh), data.rotated, (*data.words, *data.reversed_zh), _leet(data)
+        )
 
     def read(self, text: str) -> Readings:
         """All readings of ``text`` that an indicator asks for, the plain one first."""
         root = View("text", text)
-        found = self._indicators.match(root.data)
-        if found == []:
+        layers, hidden = self._asked_for(root)
+        if not layers and not hidden:
             return Readings(root, (root,), False)
-        return self._read_all(root, found)
+        return self._read_all(root, layers, hidden)
 
-    def _read_all(self, root: View, found: list[int] | None) -> Readings:
-        plain, views = root, list[View]()
-        if found is None or self._hidden in found:
-            plain = visible(root)
-            found = self._indicators.match(plain.data)
+    def _asked_for(self, view: View) -> tuple[list[Layer], bool]:
+        """The layers worth reading next, in order, and whether there are characters nobody sees."""
+        found = self._indicators.match(view.data)
+        names = self._telltales.disguises(view.data)
+        if not found and not names and found is not None:
+            return [], False
+        if found is None:
+            return list(self.layers), True
+        names.update(self._shown[index].name for index in found if index < len(self._shown))
+        if "reversed" in names:
+            names.add("reversed words")
+        return [layer for layer in self.layers if layer.name in names], len(self._shown) in found
+
+    def _read_all(self, root: View, layers: list[Layer], hidden: bool) -> Readings:
+        views = [root]
+        if hidden:
+            views = [visible(root)]
+            layers, _ = self._asked_for(views[0])
             if GONE in root.text:
-                hidden = (replace_runs(root, name, decoder(root)) for name, decoder in _HIDDEN)
-                views.extend(view for view in hidden if view is not None)
-        views.insert(0, plain)
+                secret = (replace_runs(root, name, decoder(root)) for name, decoder in _HIDDEN)
+                views.extend(view for view in secret if view is not None)
         budget = SIZE_FACTOR * len(root.source) + SIZE_BASE - sum(len(view.source) for view in views)
         seen = {view.source for view in views}
-        ranks: list[int] = [0] * len(views)
+        ranks: list[Rank] = [0] * len(views)
         exhausted = False
         at = 0
         while at < len(views):
             view, rank = views[at], ranks[at]
-            indices = found if at == 0 else self._indicators.match(view.data)
-            at += 1
-            for index in range(self._hidden) if indices is None else sorted(indices):
-                layer = self.layers[index] if index < self._hidden else None
-                # Disguises do not repeat; only decoding goes deeper and deeper.
-                if layer is None or (layer.rank <= rank and rank > 0 and not (layer.rank == 0 and rank == 1)):
+            for layer in layers if at == 0 else self._asked_for(view)[0]:
+                # Disguises do not repeat, and only what was decoded or put together is decoded again.
+                if layer.rank <= rank and rank > 0 and (layer.rank > 0 or rank > 1):
                     continue
                 if view.depth >= MAX_DEPTH or len(views) >= MAX_VIEWS or budget <= 0:
                     exhausted = True
@@ -214,6 +217,7 @@ class Layers:
                 budget -= len(further.source)
                 views.append(further)
                 ranks.append(max(layer.rank, rank))
+            at += 1
         return Readings(root, tuple(views), exhausted)
 
 

@@ -10,10 +10,10 @@ a blank        whatever separates words: blanks, line breaks, quotes, commas, Ma
 Every pattern is compiled twice: ``words`` for ordinary text and ``compact`` for text whose separators were taken out
 (``i g n o r e``), where blanks are optional, gaps count characters and ``\b`` means nothing.
 
-What must occur in every match (a word, a group, a fragment that is not optional) is a *need* of the pattern. Needs are
-derived here, so one pass with all of them together (:class:`~sparkle.llm.safety.regex.RegexSet`) tells which few
-patterns are worth searching for. Nobody has to keep a trigger word in step with a pattern by hand, and a pattern cannot
-be missed because its trigger was forgotten.
+What must occur in every match (one of a few literals, like ``ignor``, ``disregard`` or ``forget``) is a *need* of the
+pattern. Needs are derived here, so one pass with all literals together tells which few patterns are worth searching
+for: an automaton of plain words stays small whatever the texts, which one of whole patterns does not. Nobody has to
+keep a trigger word in step with a pattern by hand, and a pattern cannot be missed because its trigger was forgotten.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ _NAMED = re.compile(r"\{[a-z][a-z0-9_]*\}")
 _GAP = re.compile(r"\{z?gap:\d+\}")
 _QUANTIFIER = re.compile(r"[*+?]\??|\{\d+,?\d*\}\??")
 _LITERAL = re.compile(r"[a-z0-9<>:;=&%@!~/_-]|\\[^a-zA-Z0-9]|[^\x00-\x7f]")
-# A need with open classes inside would make the set's automaton large and filter little.
-_OPEN = re.compile(r"\[\^|\\[SWDdw][+*{]|\.[*+{]")
-_MIN_LITERAL = 3
+_MIN_LITERAL = 2
 """Bytes of the shortest literal that is worth looking for."""
+
+
+Need = frozenset[bytes]
+"""Literals (UTF-8) of which at least one occurs in every match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,20 @@ class Compiled:
 
     source: bytes
     """RE2 source over UTF-8 bytes read as Latin-1."""
-    needs: frozenset[bytes]
-    """RE2 sources each of which occurs in every match; empty if there is none."""
+    needs: frozenset[Need]
+    """What occurs in every match; empty if nothing in particular."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A piece of a pattern that always occurs where its surroundings do."""
+    """A piece of a pattern that always occurs where its surroundings do: one of the literals."""
 
-    source: str
-    strength: int
-    """Bytes of the shortest text it matches, roughly: the longer, the rarer."""
+    literals: Need
+
+    @property
+    def strength(self) -> int:
+        """Bytes of the shortest literal: the longer, the rarer."""
+        return min(map(len, self.literals))
 
 
 class Language:
@@ -78,7 +83,7 @@ class Language:
                 could only match byte by byte (a negated class or a range with Chinese characters).
         """
         for source, parts in _Translator(pattern, self).alternatives():
-            yield Compiled(source.encode(), frozenset(part.source.encode() for part in parts))
+            yield Compiled(source.encode(), frozenset(part.literals for part in parts))
 
     def fragment(self, name: str) -> tuple[str, _Part | None]:
         """A fragment's source and what always occurs in it."""
@@ -129,7 +134,7 @@ class _Translator:
                 self._at += 1
             out += [source, quantifier]
             if quantifier == "" and _LITERAL.fullmatch(token):
-                literal.append(source)
+                literal.append(token.removeprefix("\\"))
                 continue
             _flush(literal, parts)
             if inner is not None and not quantifier.startswith(("?", "*", "{0")):
@@ -169,29 +174,19 @@ class _Translator:
 
 
 def _flush(literal: list[str], parts: list[_Part]) -> None:
-    size = sum(len(piece.encode()) if piece.isascii() else len(piece[3:-1].encode()) for piece in literal)
-    if size >= _MIN_LITERAL:
-        parts.append(_Part("".join(literal), size))
+    text = "".join(literal).encode()
     literal.clear()
+    if len(text) >= _MIN_LITERAL:
+        parts.append(_Part(frozenset((text,))))
 
 
 def _group(alternatives: list[tuple[str, list[_Part]]]) -> tuple[str, _Part | None]:
-    """The group's source and what always occurs in it: itself, or the strongest part of each alternative."""
+    """The group's source and, if every alternative has a part, the strongest of each as one need."""
     source = "(?:" + "|".join(text for text, _ in alternatives) + ")"
-    strengths = [max((part.strength for part in parts), default=_shortest(text)) for text, parts in alternatives]
-    if min(strengths) == 0:
-        return source, None
-    if not _OPEN.search(source):
-        return source, _Part(source, min(strengths))
     if not all(parts for _, parts in alternatives):
         return source, None
-    strongest = [max(parts, key=lambda part: part.strength).source for _, parts in alternatives]
-    return source, _Part("(?:" + "|".join(dict.fromkeys(strongest)) + ")", min(strengths))
-
-
-def _shortest(text: str) -> int:
-    """Bytes of a short alternative without parts: 0 where it could match nothing in particular."""
-    return len(text.encode()) if re.fullmatch(r"[a-z0-9]+", text) else 1 if text.strip("^$") and not _OPEN.search(text) else 0
+    strongest = (max(parts, key=lambda part: part.strength).literals for _, parts in alternatives)
+    return source, _Part(frozenset(literal for literals in strongest for literal in literals))
 
 
 def _byte_class(token: str) -> str:

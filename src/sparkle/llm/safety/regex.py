@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from sparkle.errors import ConfigurationError
 
-RULE_MEMORY = 1 << 20
+RULE_MEMORY = 2 << 20
 """Bytes one rule's automaton may hold; above it RE2 forgets states or walks the NFA: slower, never wrong."""
 
 SET_MEMORY = 16 << 20

@@ -35,6 +35,8 @@ class RuleSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     languages: tuple[str, ...] = ("en",)
     scope: Scope = "any"
     """``indirect``: only for text of tools, retrieved documents and the like."""
+    disguised: bool = False
+    """Only for readings that had to be decoded, turned round or put together."""
     compact: bool = True
     """Whether its blanks may be missing in text whose separators were taken out."""
     in_code: Literal["enforce", "watch"] = "enforce"
@@ -106,6 +108,7 @@ class RuleInfo:
     reason_zh: str
     scope: Scope = "any"
     in_code: Literal["enforce", "watch"] = "enforce"
+    disguised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ def _info(spec: RuleSpec | CombinationSpec | BuiltinSpec) -> RuleInfo:
         spec.reason_zh,
         spec.scope if isinstance(spec, RuleSpec) else "any",
         spec.in_code if isinstance(spec, RuleSpec) else "enforce",
+        isinstance(spec, RuleSpec) and spec.disguised,
     )
 
 

@@ -19,6 +19,9 @@ from sparkle.llm.safety.fold import GONE, expansions, fold
 Run = tuple[int, int, str]
 """(start, end, replacement): code points ``start:end`` of a source read as ``replacement``."""
 
+_EVERYDAY = frozenset({"visible", "url", "entities", "escapes", "json", "quoted-printable"})
+"""Readings of ways to write that are common where nothing is hidden."""
+
 _GONE_RUN = re.compile(GONE + "+")
 _CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32)), GONE)
 
@@ -81,6 +84,8 @@ class View:
     """Offsets in the parent's source; ``None``: the same."""
     depth: int = 0
     """Number of readings between this one and the original."""
+    disguised: bool = False
+    """Whether somebody went out of their way to write it like this: encoded, turned round, pulled apart."""
     compact: bool = False
     """Whether separators were taken out somewhere, so that patterns must not ask for them."""
     text: str = ""
@@ -119,7 +124,8 @@ class View:
 
     def child(self, name: str, source: str, offsets: OffsetMap | Mirror | None, *, compact: bool = False) -> View:
         """A further reading of this one."""
-        return View(name, source, self, offsets, self.depth + 1, self.compact or compact)
+        disguised = self.disguised or name not in _EVERYDAY
+        return View(name, source, self, offsets, self.depth + 1, disguised, self.compact or compact)
 
 
 def replace_runs(view: View, name: str, runs: Iterable[Run], *, compact: bool = False) -> View | None:
