@@ -83,7 +83,7 @@ def parse_embeddings(body: object) -> EmbeddingsRequest:
     given = data.get("input")
     texts: list[str] = []
     token_ids = 0
-    items = cast("list[object]", given) if isinstance(given, list) else [given]
+    items: list[object] = cast("list[object]", given) if isinstance(given, list) else [given]
     if not items:
         raise InvalidRequestError("input must not be empty", param="input")
     for i, item in enumerate(items):
@@ -92,7 +92,7 @@ def parse_embeddings(body: object) -> EmbeddingsRequest:
             texts.append(item)
         elif ids and all(map(_is_int, ids)):
             token_ids += len(ids)
-        elif isinstance(given, list) and _is_int(item):
+        elif items is given and _is_int(item):
             token_ids += 1
         else:
             raise InvalidRequestError(
