@@ -50,6 +50,11 @@ class ValkeyProcess:
         assert self._process is not None
         return self._process.pid
 
+    def cpu_seconds(self) -> float:
+        """Processor time it has used so far (Linux only)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(
