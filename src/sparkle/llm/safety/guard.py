@@ -97,6 +97,10 @@ class LLMSafety:
         self._judge = Judge(default_engine(), default_layers(), off)
         self._classifier = classifier
 
+    def trust_of(self, role: str) -> Trust:
+        """How text of a role is judged; a role that nobody named is not to be trusted."""
+        return self._roles.get(role, "untrusted")
+
     def check_text(self, text: str, *, trust: Trust = "untrusted", path: str = "") -> Verdict:
         """Judge one text.
 
