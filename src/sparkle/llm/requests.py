@@ -83,17 +83,19 @@ def parse_embeddings(body: object) -> EmbeddingsRequest:
     given = data.get("input")
     texts: list[str] = []
     token_ids = 0
-    items: list[object] = cast("list[object]", given) if isinstance(given, list) else [given]
-    if not items:
-        raise InvalidRequestError("input must not be empty", param="input")
+    if isinstance(given, list):
+        items = cast("list[object]", given)
+        if not items:
+            raise InvalidRequestError("input must not be empty", param="input")
+        if _are_ids(items):
+            token_ids, items = len(items), []
+    else:
+        items = [given]
     for i, item in enumerate(items):
-        ids: list[object] = cast("list[object]", item) if isinstance(item, list) else []
         if isinstance(item, str):
             texts.append(item)
-        elif ids and all(map(_is_int, ids)):
+        elif isinstance(item, list) and _are_ids(ids := cast("list[object]", item)):
             token_ids += len(ids)
-        elif items is given and _is_int(item):
-            token_ids += 1
         else:
             raise InvalidRequestError(
                 "input must be a string, a list of strings or token ids", param=f"input[{i}]"
@@ -123,6 +125,10 @@ def _user(data: Mapping[str, Any]) -> str | None:
     if not isinstance(user, str) or len(user) > _MAX_NAME:
         raise InvalidRequestError(f"user must be a string of at most {_MAX_NAME} characters", param="user")
     return user or None
+
+
+def _are_ids(items: list[object]) -> bool:
+    return bool(items) and all(map(_is_int, items))
 
 
 def _is_int(value: object) -> bool:
