@@ -23,10 +23,14 @@ HASTY = Timeouts(connect=5.0, first_byte=0.05, idle=0.05)
 
 @asynccontextmanager
 async def client(
-    up: ScriptedUpstream, *, timeouts: Timeouts = PATIENT, limit: int = 4
+    up: ScriptedUpstream, *, timeouts: Timeouts = PATIENT, limit: int = 4, keepalive: float = 60.0
 ) -> AsyncGenerator[Http1Transport]:
     transport = Http1Transport(
-        parse_address(up.url, "up"), authorization="Bearer key", timeouts=timeouts, limit=limit
+        parse_address(up.url, "up"),
+        authorization="Bearer key",
+        timeouts=timeouts,
+        limit=limit,
+        keepalive=keepalive,
     )
     await transport.start()
     try:
@@ -261,12 +265,65 @@ async def test_the_line_for_a_connection_is_bounded() -> None:
         await asyncio.wait(line)
 
 
+async def test_callers_that_left_the_line_take_no_place_in_it() -> None:
+    async with ScriptedUpstream() as up, client(up, limit=1) as transport:
+        up.hang()
+        held = await post(transport)
+        line = [asyncio.create_task(post(transport)) for _ in range(WAITING_PER_CONNECTION)]
+        await up.wait_for_requests(1)
+        for task in line:
+            task.cancel()
+        await asyncio.wait(line)
+        staying = asyncio.create_task(post(transport))
+        await asyncio.sleep(0)
+        held.close()
+        assert await (await staying).read(LIMIT)
+
+
 async def test_waiting_in_line_ends_with_the_calls_time() -> None:
     async with ScriptedUpstream() as up, client(up, limit=1) as transport:
         up.hang()
         held = await post(transport)
         assert (await failed(post(transport, timeout=0.02))).kind == "busy"
         held.close()
+
+
+async def test_a_caller_that_leaves_when_its_turn_comes_passes_the_connection_on() -> None:
+    async with ScriptedUpstream() as up, client(up, limit=1) as transport:
+        held = await post(transport)
+        leaving, staying = asyncio.create_task(post(transport)), asyncio.create_task(post(transport))
+        await held.read(LIMIT)
+        leaving.cancel()  # the freed connection is already on its way to it
+        assert await (await staying).read(LIMIT)
+        await asyncio.wait([leaving])
+        assert up.connections == 1
+
+
+async def test_a_caller_that_leaves_when_it_may_open_a_connection_passes_the_place_on() -> None:
+    async with ScriptedUpstream() as up, client(up, limit=1) as transport:
+        up.hang()
+        held = await post(transport)
+        leaving, staying = asyncio.create_task(post(transport)), asyncio.create_task(post(transport))
+        await up.wait_for_requests(1)
+        held.close()
+        while transport.connections:  # noqa: ASYNC110  its end comes through the loop
+            await asyncio.sleep(0)
+        leaving.cancel()
+        assert await (await staying).read(LIMIT)
+        await asyncio.wait([leaving])
+
+
+async def test_idle_connections_are_closed_after_a_while() -> None:
+    async with ScriptedUpstream() as up, client(up, keepalive=0.03) as transport:
+        gate = asyncio.Event()
+        up.answer(gate=gate)
+        held = [await post(transport) for _ in range(3)]
+        gate.set()
+        for exchange in held:
+            await exchange.read(LIMIT)
+        assert transport.connections == 3
+        while transport.connections:  # noqa: ASYNC110  what is waited for is a timer of the pool's own
+            await asyncio.sleep(0.005)
 
 
 async def test_nobody_listening_is_a_connect_failure_that_names_no_address() -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sparkle.llm.providers.address import Address
@@ -34,11 +35,13 @@ class Http1Transport:
         authorization: str,
         timeouts: Timeouts,
         limit: int = 512,
+        keepalive: float = KEEPALIVE_SECONDS,
         user_agent: str = "sparkle",
     ) -> None:
         self._address = address
         self._timeouts = timeouts
         self._limit = limit
+        self._keepalive = keepalive
         self._lines = (
             f"Host: {address.authority}\r\nUser-Agent: {user_agent}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
             + (f"Authorization: {authorization}\r\n" if authorization else "")
@@ -115,7 +118,7 @@ class Http1Transport:
         connection.idle_since = connection.loop.time()
         self._idle.append(connection)
         if self._reaper is None:
-            self._reaper = connection.loop.call_later(KEEPALIVE_SECONDS, self._reap)
+            self._reaper = connection.loop.call_later(self._keepalive, self._reap)
 
     def lost(self, connection: Http1Connection) -> None:
         """A connection is gone."""
@@ -159,9 +162,10 @@ class Http1Transport:
 
     def _pass_on(self, waiter: asyncio.Future[Http1Connection | None]) -> None:
         """The caller gave up; what was already on its way to it goes to the next one."""
-        if not waiter.done():
-            self._waiting.remove(waiter)
-        elif not waiter.cancelled() and waiter.exception() is None:
+        if not waiter.done() or waiter.cancelled():
+            with suppress(ValueError):  # it may have been passed over already
+                self._waiting.remove(waiter)
+        elif waiter.exception() is None:
             connection = waiter.result()
             if connection is None:
                 self._opening -= 1
@@ -211,10 +215,10 @@ class Http1Transport:
         if self._loop is None:
             return
         now = self._loop.time()
-        while self._idle and self._idle[0].idle_since + KEEPALIVE_SECONDS <= now:
+        while self._idle and self._idle[0].idle_since + self._keepalive <= now:
             self._idle.popleft().abort()
         if self._idle:
-            self._reaper = self._loop.call_at(self._idle[0].idle_since + KEEPALIVE_SECONDS, self._reap)
+            self._reaper = self._loop.call_at(self._idle[0].idle_since + self._keepalive, self._reap)
 
 
 def _reason(exc: OSError) -> str:
