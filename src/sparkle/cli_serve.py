@@ -19,6 +19,7 @@ import click
 @click.option(
     "--config", type=click.Path(dir_okay=False), help="YAML file with any setting (see `sparkle settings`)."
 )
+@click.option("--die-with-parent", is_flag=True, hidden=True, help="Stop when the starting process ends.")
 def serve(
     host: str | None,
     port: int | None,
@@ -27,11 +28,15 @@ def serve(
     upstream: str | None,
     policy: str | None,
     config: str | None,
+    die_with_parent: bool,
 ) -> None:
     """Run the OpenAI-compatible gateway."""
     from sparkle.server.serve import run
+    from sparkle.server.supervisor import die_with_parent as follow_parent
     from sparkle.settings import load_settings
 
+    if die_with_parent:
+        follow_parent()
     settings = load_settings(
         file=config,
         overrides={

@@ -49,6 +49,7 @@ class ServeProcess:
             "--data-dir",
             str(data_dir),
         ]
+        self._argv.append("--die-with-parent")  # a demo that is killed leaves no server behind
         if config is not None:
             self._argv += ["--config", str(config)]
         self._env = {**os.environ, **(environ or {})}
