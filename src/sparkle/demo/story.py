@@ -201,7 +201,9 @@ def _metrics(console: Console, url: str) -> None:
     _scene(console, 5, "What the operator sees  ·  运维看到的指标")
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:  # noqa: S310  our own loopback server
         lines = response.read().decode().splitlines()
-    table = Table("metric", "value", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    table.add_column("metric", overflow="fold")
+    table.add_column("value", justify="right")
     wanted = (
         "sparkle_requests_total",
         "sparkle_guard_findings_total",
@@ -234,5 +236,5 @@ def _end(console: Console, server: ServeProcess, *, keep_running: bool) -> None:
 
 def main(*, keep: bool | None = None) -> None:
     """Tell the story on standard output."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     tell(console, keep_running=sys.stdout.isatty() if keep is None else keep)
