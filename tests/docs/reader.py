@@ -17,7 +17,7 @@ from types import TracebackType
 
 import msgspec
 from tests.docs.markdown_blocks import RUNNABLE, Block, blocks_of
-from tests.docs.scripted_provider import ScriptedProvider
+from tests.docs.stand_ins import StandIns
 
 _LISTENS = re.compile(r"listens on http://\S*:(\d+)")
 _DOCUMENTED = re.compile(r"(?:127\.0\.0\.1|localhost):8000\b")
@@ -26,9 +26,6 @@ _BLOCK_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 _STATE = ".terminal"
 """File in which the terminal's variables wait for the next block."""
-
-#: What stands for the providers that pages name. Nothing a page does leaves this machine.
-_PROVIDERS = ("https://api.openai.com/v1", "http://127.0.0.1:11434/v1", "http://10.0.0.7:8001/v1")
 
 
 class SnippetError(AssertionError):
@@ -49,7 +46,7 @@ class Reader:
         self._folder = folder
         self._root = root
         self._local_model = local_model
-        self._provider: ScriptedProvider | None = None
+        self._others = StandIns()
         self._server: subprocess.Popen[str] | None = None
         self._port: str | None = None
         self._printed = ""
@@ -61,8 +58,7 @@ class Reader:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop_server()
-        if self._provider is not None:
-            self._provider.__exit__(kind, exc, trace)
+        self._others.__exit__(kind, exc, trace)
 
     def read(self, block: Block) -> None:
         """Run, write or compare one block, as its notes say.
@@ -217,7 +213,7 @@ class Reader:
 
     def _environment(self) -> Mapping[str, str]:
         tools = Path(sys.executable).parent
-        upstream = {} if self._local_model else {"SPARKLE_PROVIDER__UPSTREAM": self._scripted().url}
+        upstream = {} if self._local_model else {"SPARKLE_PROVIDER__UPSTREAM": self._others.provider()}
         return {
             **upstream,
             "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -234,19 +230,12 @@ class Reader:
     # The page's addresses and ours ---------------------------------------------------------------------------
 
     def _translated(self, block: Block, text: str) -> str:
-        if any(url in text for url in _PROVIDERS):
-            for url in _PROVIDERS:
-                text = text.replace(url, self._scripted().url)
+        text = self._others.translated(text)
         if _DOCUMENTED.search(text):
             if self._port is None:
                 raise SnippetError(f"{block.where}: calls a server, but the page has started none")
             text = _DOCUMENTED.sub(f"127.0.0.1:{self._port}", text)
         return text
-
-    def _scripted(self) -> ScriptedProvider:
-        if self._provider is None:
-            self._provider = ScriptedProvider().__enter__()
-        return self._provider
 
     def _as_documented(self, printed: str) -> str:
         if self._port is not None:
