@@ -61,5 +61,5 @@ def classify(classifier: Classifier, readings: Readings, *, indirect: bool) -> I
     said, index = best
     view = readings.views[index]
     for start, end in said.spans or ((0, len(view.source)),):
-        begin, finish = view.original(start, end)
+        begin, finish = view.original(start, end) or (start, end)
         yield ClassifierHit(MODEL_INDIRECT if indirect else MODEL_DIRECT, begin, finish, min(said.score, 1.0))

@@ -25,7 +25,9 @@ MAX_RUN = 1_000_000
 """Longest encoded run that is decoded, in code points."""
 
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*(?:={1,6})?")
-_HEX_PAIRS = re.compile(r"(?:0x|\\x)?[0-9A-Fa-f]{2}(?:[\s,:;|-]{1,3}(?:0x|\\x)?[0-9A-Fa-f]{2}){5,}(?![0-9A-Fa-f])")
+_HEX_PAIRS = re.compile(
+    r"(?:0x|\\x)?[0-9A-Fa-f]{2}(?:[\s,:;|-]{1,3}(?:0x|\\x)?[0-9A-Fa-f]{2}){5,}(?![0-9A-Fa-f])"
+)
 _BINARY = re.compile(r"[01]{8}(?:[\s,]{1,2}[01]{8}){4,}|(?:[01]{8}){5,}")
 _DECIMAL = re.compile(r"\d{2,3}(?:[\s,;]{1,2}\d{2,3}){7,}")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")

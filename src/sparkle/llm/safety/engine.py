@@ -55,7 +55,9 @@ class Probe:
             try:
                 self._regex = Regex(self.source)
             except PatternError as error:
-                raise ConfigurationError(f"rule {self.target.rule} {self.target.signal}: {error.message}") from None
+                raise ConfigurationError(
+                    f"rule {self.target.rule} {self.target.signal}: {error.message}"
+                ) from None
         return self._regex
 
 
@@ -76,7 +78,9 @@ class Matcher:
         for target, pattern, as_words in _patterns(book):
             try:
                 for compiled in languages["words" if as_words else variant].translate(pattern):
-                    needs.append([wanted.setdefault(need, len(wanted)) for need in sorted(compiled.needs, key=sorted)])
+                    needs.append(
+                        [wanted.setdefault(need, len(wanted)) for need in sorted(compiled.needs, key=sorted)]
+                    )
                     self.probes.append(Probe(target, compiled.source, sum(1 << bit for bit in needs[-1])))
             except PatternError as error:
                 raise ConfigurationError(f"rule {target.rule} {target.signal}: {error.message}") from None

@@ -6,7 +6,7 @@ Fails closed: what this layer cannot judge it does not let through (``policy.on_
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,7 +19,7 @@ from sparkle.llm.safety.fold import fold
 from sparkle.llm.safety.judge import Judge, Judgement
 from sparkle.llm.safety.layers import default_layers
 from sparkle.llm.safety.markdown import CodeSpans
-from sparkle.llm.safety.messages import Piece, Pieces, collect
+from sparkle.llm.safety.messages import TOOLS, Piece, Pieces, collect
 from sparkle.llm.safety.redact import Edit, redact, redact_messages
 from sparkle.llm.safety.regex import Regex
 from sparkle.llm.safety.rules import RuleInfo, default_book
@@ -65,7 +65,11 @@ class _Allow:
 
     def allows(self, rule: RuleInfo, matched: str) -> bool:
         wanted = self._rule
-        if not (wanted in (rule.id, rule.category) or fnmatchcase(rule.id, wanted) or rule.id.startswith(wanted + ".")):
+        if not (
+            wanted in (rule.id, rule.category)
+            or fnmatchcase(rule.id, wanted)
+            or rule.id.startswith(wanted + ".")
+        ):
             return False
         if self._text is not None and fold(matched).strip() != self._text.strip():
             return False
@@ -126,10 +130,13 @@ class LLMSafety:
             InvalidRequestError: a message is not an object or has content of no known shape; ``param`` says where.
         """
         pieces = collect(messages, tools, self._roles)
-        findings: list[Finding] = []
+        findings = [
+            self._finding(self._infos[hit.rule], hit.start, hit.end, self._modes[hit.rule], "messages")
+            for hit in self._counts(messages, pieces)
+        ]
+        if any(finding.mode is Mode.BLOCK for finding in findings):
+            return InputResult(Verdict.of(findings), messages)  # refused anyway: no need to read it
         edits: list[Edit] = []
-        for hit in self._counts(messages, pieces):
-            findings.append(self._finding(self._infos[hit.rule], hit.start, hit.end, self._modes[hit.rule], "messages"))
         for piece in pieces.items:
             self._judge_piece(piece, findings, edits)
         if not findings:
@@ -154,34 +161,40 @@ class LLMSafety:
                 yield shape.ShapeHit(rule, 0, 0)
 
     def _judge_piece(self, piece: Piece, findings: list[Finding], edits: list[Edit]) -> None:
-        if not piece.joined:
-            found = self._findings(piece.text, piece.trust, "")
-            if found:
-                where = piece.path()
-                findings.extend(_moved(finding, finding.start, finding.end, where) for finding in found)
-                edits.extend(Edit(piece.keys, f) for f in found if f.mode is Mode.REDACT and piece.keys[0] != "tools")
+        found = self._findings(piece.text, piece.trust, "", whole=not piece.joined)
+        if not found:
             return
-        # Texts that the model reads in one go: what only shows across a seam is reported in every part it touches.
-        for finding in self._findings(piece.text, piece.trust, ""):
-            touched = piece.touched(finding.start, finding.end)
-            if len(touched) < 2 and not piece.alone:
-                continue
-            for part, start, end in touched:
+        told = (
+            {(finding.rule, finding.path, finding.start) for finding in findings} if piece.joined else set()
+        )
+        for finding in found:
+            places = piece.places(finding.start, finding.end)
+            if piece.joined and len(places) < 2 and not piece.alone:
+                continue  # the part it lies in was judged by itself
+            for part, start, end in places:
                 moved = _moved(finding, start, end, part.path())
-                findings.append(moved)
-                if moved.mode is Mode.REDACT and part.keys[0] != "tools":
-                    edits.append(Edit(part.keys, moved))
+                if moved.mode is Mode.REDACT:
+                    if part.keys[0] == TOOLS:
+                        # Only messages are rewritten; what cannot be taken out must not pass.
+                        moved = replace(moved, mode=Mode.BLOCK)
+                    else:
+                        edits.append(Edit(part.keys, moved))
+                if (moved.rule, moved.path, moved.start) not in told:
+                    findings.append(moved)
 
-    def _findings(self, text: str, trust: Trust, path: str) -> list[Finding]:
+    def _findings(self, text: str, trust: Trust, path: str, *, whole: bool = True) -> list[Finding]:
+        """Findings of one text; ``whole``: it is one text of the caller's, so its length counts."""
         if trust == "off" or not text:
             return []
         watched = trust == "watch"
         found: list[Finding] = []
-        too_long = shape.text_length(text, self._limits)
+        too_long = shape.text_length(text, self._limits) if whole else None
         if too_long is not None:
             mode = self._mode(too_long.rule, watched)
             if mode is not Mode.OFF:
-                found.append(self._finding(self._infos[too_long.rule], too_long.start, too_long.end, mode, path))
+                found.append(
+                    self._finding(self._infos[too_long.rule], too_long.start, too_long.end, mode, path)
+                )
             if mode is Mode.BLOCK:
                 return found  # refused anyway: no need to read it
         if trust == "trusted":
@@ -210,7 +223,8 @@ class LLMSafety:
         return found
 
     def _odd(self, text: str, judgement: Judgement, watched: bool, path: str, found: list[Finding]) -> None:
-        hits = [] if len(judgement.readings.views) == 1 and text.isascii() else [*shape.odd_characters(text, self._limits)]
+        plain = len(judgement.readings.views) == 1 and text.isascii()
+        hits = [] if plain else [*shape.odd_characters(text, self._limits)]
         if judgement.readings.exhausted:
             hits.append(shape.ShapeHit(shape.TOO_MANY_LAYERS, 0, len(text)))
         for hit in hits:
@@ -218,13 +232,15 @@ class LLMSafety:
             if mode is not Mode.OFF:
                 found.append(self._finding(self._infos[hit.rule], hit.start, hit.end, mode, path))
 
-    def _scored(self, scored: ClassifierHit, text: str, watched: bool, path: str, found: list[Finding]) -> None:
+    def _scored(
+        self, scored: ClassifierHit, text: str, watched: bool, path: str, found: list[Finding]
+    ) -> None:
         info, mode = self._infos[scored.rule], self._mode(scored.rule, watched)
         if mode is Mode.OFF:
             return
         if self._allow and any(entry.allows(info, text[scored.start : scored.end]) for entry in self._allow):
             return
-        found.append(_moved(self._finding(info, 0, 0, mode, path), scored.start, scored.end, path, scored.score))
+        found.append(replace(self._finding(info, scored.start, scored.end, mode, path), score=scored.score))
 
     def _mode(self, rule: str, watched: bool) -> Mode:
         mode = self._modes[rule]
@@ -237,17 +253,18 @@ class LLMSafety:
         )  # fmt: skip
 
 
-def _moved(finding: Finding, start: int, end: int, path: str, score: float | None = None) -> Finding:
-    return Finding(
-        finding.rule, finding.category, finding.severity, finding.layer, start, end,
-        finding.score if score is None else score, finding.mode, finding.reason, finding.reason_zh, path,
-    )  # fmt: skip
+def _moved(finding: Finding, start: int, end: int, path: str) -> Finding:
+    return replace(finding, start=start, end=end, path=path)
 
 
 def _modes(policy: InputPolicy, rules: Sequence[RuleInfo]) -> dict[str, Mode]:
     """The mode of every rule under the policy, refusing names that mean nothing: a misspelt rule would not hold."""
     for name in policy.rules:
         stem = name.removesuffix("*").removesuffix(".")
-        if stem and not any(i == stem or i.startswith(stem + ".") for rule in rules for i in (rule.id, rule.category)):
-            raise PolicyError(f"input.rules names no known rule or category: {name!r}", param=f"input.rules.{name}")
+        if stem and not any(
+            i == stem or i.startswith(stem + ".") for rule in rules for i in (rule.id, rule.category)
+        ):
+            raise PolicyError(
+                f"input.rules names no known rule or category: {name!r}", param=f"input.rules.{name}"
+            )
     return {rule.id: mode_for(policy.rules, rule.id, rule.category, rule.default_mode) for rule in rules}

@@ -81,7 +81,10 @@ class Judge:
                 if (info.scope == "indirect" and not indirect) or (info.disguised and not view.disguised):
                     continue
                 for begin, finish in probe.regex.spans(view.data, MAX_MATCHES):
-                    start, end = view.original(*view.characters(begin, finish))
+                    place = view.original(*view.characters(begin, finish))
+                    if place is None:
+                        continue  # nothing was hidden here: the plain reading has it, if it is anything
+                    start, end = place
                     if target.signal:
                         signals.append(
                             SignalHit(target.rule, target.signal, target.weight, start, end, view.path())

@@ -1,8 +1,8 @@
 """Which further readings of a text are worth making, and making them.
 
-One pass with a set of indicator patterns says which to try; ordinary text fires none, so the whole machinery costs it
-one pass. Readings are made of readings (base64 in a URL in base64) up to a depth, a number and a total size, so the work
-is bounded by a multiple of the text's length whatever the text says.
+A few passes at memory speed say which to try; ordinary text asks for none. Readings are made of readings (base64 in
+a URL in base64) up to a depth, a number and a total size, so the work is bounded by a multiple of the text's length
+whatever the text says.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _CHINESE_RUN = re.compile("[\u4e00-\u9fff]{1,2}(?:[\\W_]{1,3}[\u4e00-\u9fff]{1,2
 _GAP = re.compile(r"[\W_]+")
 _HYPHENS = re.compile(r"(?<=[a-z])[-._*|~\\]{1,2}(?=[a-z])")
 _WORD = re.compile(r"[^\W\d_]{3,}")
+_ESCAPED = rb"\\u\{?[0-9a-f]{2}|\\x[0-9a-f]{2}|\\[0-7]{3}|u\+[0-9a-f]{4}|%u[0-9a-f]{4}"
 _CONTROL = rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 _CJK = r"[\xe4-\xe9][\x80-\xbf]{2}"
 _EMOJI = r"(?:\xf0[\x80-\xbf]{3}|\xe2[\x80-\xbf]{2})"
@@ -127,7 +128,7 @@ def _decodings(data: LayerData) -> Iterator[Layer]:
     spelled = "|".join(data.spelling).encode()
     yield _decoding("url", rb"%[0-9a-f]{2}", decoders.percent)
     yield _decoding("entities", rb"&(?:#x?[0-9a-f]{2}|[a-z]{2,8};)", decoders.entities)
-    yield _decoding("escapes", rb"\\u\{?[0-9a-f]{2}|\\x[0-9a-f]{2}|\\[0-7]{3}|u\+[0-9a-f]{4}|%u[0-9a-f]{4}", decoders.escapes)
+    yield _decoding("escapes", _ESCAPED, decoders.escapes)
     yield _decoding("json", rb"\"\s*:\s*\"[^\"]*\\[nrt\"/]", decoders.json_escapes)
     yield _decoding("encoded", rb"[a-z0-9+/_-]{16}", decoders.encoded_runs)
     yield _decoding("hex bytes", rb"(?:[0-9a-f]{2}[\s,:;|-]{1,3}(?:0x|\\x)?){5}", decoders.hex_pairs)
@@ -136,7 +137,8 @@ def _decodings(data: LayerData) -> Iterator[Layer]:
     yield _decoding("quoted-printable", rb"(?:=[0-9a-f]{2}){2}", decoders.quoted_printable)
     yield _decoding("ascii85", rb"<~|(?:ascii|base) ?-?85|[ab]85", decoders.ascii85)
     yield _decoding("morse", rb"(?:[.-]{1,6}[ /|]{1,3}){7}", decoders.morse(data.morse))
-    yield _decoding("spelling", rb"(?:" + spelled + rb")[\s,.-]{1,2}(?:" + spelled + rb")\b", decoders.spelling(data.spelling))
+    spelling = decoders.spelling(data.spelling)
+    yield _decoding("spelling", rb"(?:" + spelled + rb")[\s,.-]{1,2}(?:" + spelled + rb")\b", spelling)
 
 
 def _leet(data: LayerData) -> dict[str, dict[str, str]]:
@@ -190,6 +192,7 @@ class Layers:
         views = [root]
         if hidden:
             views = [visible(root)]
+            views[0].plain = True
             layers, _ = self._asked_for(views[0])
             if GONE in root.text:
                 secret = (replace_runs(root, name, decoder(root)) for name, decoder in _HIDDEN)

@@ -16,16 +16,23 @@ from sparkle.errors import InvalidRequestError
 from sparkle.llm.policy import Trust
 from sparkle.llm.safety.redact import Keys
 
+TOOLS = "tools"
+"""First key of everything in the tool definitions."""
+
 TOOLS_ROLE = "tool_definition"
 """Role under which a policy sets the trust of tool definitions."""
 
 MAX_DEPTH = 32
 """Deepest nesting of an unknown part that is searched for strings; deeper is refused."""
 
-_INDIRECT_PARTS = frozenset({"document", "file", "input_file", "tool_result", "search_result", "web_search_result"})
+_INDIRECT_PARTS = frozenset(
+    {"document", "file", "input_file", "tool_result", "search_result", "web_search_result"}
+)
 _BINARY_PARTS = frozenset({"image_url", "input_image", "image", "input_audio", "audio", "video", "video_url"})
 # Of an image or audio part the payload says nothing to rules; everything else about it may be text.
-_BINARY_KEYS = frozenset({"url", "data", "image_url", "detail", "format", "file_id", "id", "type", "media_type"})
+_BINARY_KEYS = frozenset(
+    {"url", "data", "image_url", "detail", "format", "file_id", "id", "type", "media_type"}
+)
 _SHORT_NAME = 16
 
 
@@ -42,13 +49,19 @@ class Piece:
     """What stands between joined pieces."""
     alone: bool = False
     """The joined pieces are judged here only, not each by itself."""
+    length: int | None = None
+    """Code points of the value that ``text`` was decoded from; findings then span all of it. ``None``: not decoded."""
 
     def path(self) -> str:
         """The place in the caller's terms: ``messages[2].content[0].text``."""
         return render_path(self.keys)
 
-    def touched(self, start: int, end: int) -> list[tuple[Piece, int, int]]:
-        """The joined pieces that ``start:end`` reaches into, each with its own span."""
+    def places(self, start: int, end: int) -> list[tuple[Piece, int, int]]:
+        """The pieces that ``start:end`` of the text lies in, each with its own span: this one, or those it joins."""
+        if self.length is not None:
+            return [(self, 0, self.length)]
+        if not self.joined:
+            return [(self, start, end)]
         found: list[tuple[Piece, int, int]] = []
         at = 0
         for piece in self.joined:
@@ -165,7 +178,9 @@ class _Collector:
             self._part(keys, cast("Mapping[str, Any]", content), trust)
             return
         if not isinstance(content, Sequence) or isinstance(content, bytes | bytearray):
-            raise InvalidRequestError("content must be a string, a list of parts or null", param=render_path(keys))
+            raise InvalidRequestError(
+                "content must be a string, a list of parts or null", param=render_path(keys)
+            )
         parts = cast("Sequence[object]", content)
         self.most_parts = max(self.most_parts, len(parts))
         before = len(self.items)
@@ -175,13 +190,17 @@ class _Collector:
             elif isinstance(part, Mapping):
                 self._part((*keys, number), cast("Mapping[str, Any]", part), trust)
             else:
-                raise InvalidRequestError("a content part must be an object", param=render_path((*keys, number)))
+                raise InvalidRequestError(
+                    "a content part must be an object", param=render_path((*keys, number))
+                )
         texts = [piece for piece in self.items[before:] if not piece.joined]
         if len(texts) > 1:
-            judged_as = max((piece.trust for piece in texts), key=_strictness)
+            judged_as = max(texts, key=lambda piece: _ORDER[piece.trust]).trust
             # Models read parts with or without a line break between them, and an attack may be cut for either.
             for seam in ("", "\n"):
-                self.items.append(Piece(keys, seam.join(p.text for p in texts), judged_as, tuple(texts), seam))
+                self.items.append(
+                    Piece(keys, seam.join(p.text for p in texts), judged_as, tuple(texts), seam)
+                )
 
     def _part(self, keys: Keys, part: Mapping[str, Any], trust: Trust) -> None:
         kind = part.get("type")
@@ -233,22 +252,18 @@ class _Collector:
                 text = payload
         else:
             text = payload
-        self.items.append(Piece(keys, text, trust))
+        self.items.append(Piece(keys, text, trust, length=len(uri)))
 
     def tools(self, tools: object) -> None:
         """All strings of the tool definitions, joined into one text: they are many and short."""
         before = len(self.items)
-        self._walk(("tools",), tools, self._roles.get(TOOLS_ROLE, "untrusted"), 0)
+        self._walk((TOOLS,), tools, self._roles.get(TOOLS_ROLE, "untrusted"), 0)
         texts = self.items[before:]
         del self.items[before:]
         if texts:
             seam = "\n\n"
             joined = seam.join(piece.text for piece in texts)
-            self.items.append(Piece(("tools",), joined, texts[0].trust, tuple(texts), seam, alone=True))
+            self.items.append(Piece((TOOLS,), joined, texts[0].trust, tuple(texts), seam, alone=True))
 
 
 _ORDER: dict[Trust, int] = {"off": 0, "trusted": 1, "watch": 2, "untrusted": 3, "indirect": 4}
-
-
-def _strictness(trust: Trust) -> int:
-    return _ORDER[trust]

@@ -30,7 +30,8 @@ Variant = Literal["words", "compact"]
 _SEPARATOR = r"[\s\"'*_,:;()<>\[\]#~`|/=+-]"
 _BLANK: dict[Variant, str] = {"words": f"(?:{_SEPARATOR}+)", "compact": f"(?:{_SEPARATOR}*)"}
 _TOKEN = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{z?gap:\d+\}|\{\d+,?\d*\}\??|[*+?]\??|\(\?:|[()| ]|.", re.DOTALL
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{z?gap:\d+\}|\{\d+,?\d*\}\??|[*+?]\??|\(\?:|[()| ]|.",
+    re.DOTALL,
 )
 _NAMED = re.compile(r"\{[a-z][a-z0-9_]*\}")
 _GAP = re.compile(r"\{z?gap:\d+\}")
@@ -156,9 +157,9 @@ class _Translator:
         return self._plain(token), None
 
     def _plain(self, token: str) -> str:
-        if token == " ":
+        if token.isspace():
             return _BLANK[self._variant]
-        if token == r"\b" and self._variant == "compact":
+        if token.startswith(r"\b") and self._variant == "compact":
             return ""
         if _GAP.fullmatch(token):
             kind, _, count = token[1:-1].partition(":")

@@ -25,7 +25,9 @@ class Edit:
 
 def redact(text: str, findings: Iterable[Finding]) -> str:
     """``text`` with the spans of findings in mode ``redact`` replaced; overlapping spans become one."""
-    spans = sorted((f.start, f.end, f.category) for f in findings if f.mode is Mode.REDACT and f.end > f.start)
+    spans = sorted(
+        (f.start, f.end, f.category) for f in findings if f.mode is Mode.REDACT and f.end > f.start
+    )
     if not spans:
         return text
     pieces: list[str] = []

@@ -25,7 +25,9 @@ MIN_INVISIBLE = 8
 
 _COMBINING = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 # Only invisible characters behind a letter count: emoji are full of joiners and selectors, words are not.
-_INVISIBLE = re.compile("(?<=\\w)[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]+")
+_INVISIBLE = re.compile(
+    "(?<=\\w)[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]+"
+)
 _BIDI = re.compile("[\u202d\u202e]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]+")
 _TAG_TEXT = re.compile("(?<!\U0001f3f4)[\U000e0020-\U000e007e]{4,}|\U0001f3f4[\U000e0020-\U000e007e]{9,}")

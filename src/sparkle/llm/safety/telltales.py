@@ -52,9 +52,11 @@ class Telltales:
         reversed_words: Sequence[str],
         leet: Mapping[str, Mapping[str, str]],
     ) -> None:
-        self._plain = RegexSet(re.escape(word).encode() if word.isascii() else word.encode() for word in words)
+        self._plain = RegexSet(re.escape(word.encode()) for word in words)
         self._latin = frozenset(
-            index for index, word in enumerate(words) if word.isascii() and len(word) >= _SHORTEST_PULLED_APART
+            index
+            for index, word in enumerate(words)
+            if word.isascii() and len(word) >= _SHORTEST_PULLED_APART
         )
         self._leet_words = frozenset(index for index, word in enumerate(words) if word.isascii())
         self._chinese = frozenset(index for index, word in enumerate(words) if not word.isascii())
@@ -68,7 +70,7 @@ class Telltales:
             inverse = {ord(plain): chr(code) for code, plain in table.items()}
             disguised += [(name, word.translate(inverse)) for word in rotated]
         self._names = [name for name, _ in disguised]
-        self._disguised = RegexSet(re.escape(word).encode() if word.isascii() else word.encode() for _, word in disguised)
+        self._disguised = RegexSet(re.escape(word.encode()) for _, word in disguised)
 
     def disguises(self, data: bytes) -> set[str]:
         """Names of the disguises in the folded UTF-8 text: ``reversed``, ``rot13``, ``leet``, ``compact`` ...

@@ -86,6 +86,8 @@ class View:
     """Number of readings between this one and the original."""
     disguised: bool = False
     """Whether somebody went out of their way to write it like this: encoded, turned round, pulled apart."""
+    plain: bool = False
+    """Whether this is the text as a reader sees it, which other readings are compared with."""
     compact: bool = False
     """Whether separators were taken out somewhere, so that patterns must not ask for them."""
     text: str = ""
@@ -104,28 +106,41 @@ class View:
         first = len(self.data[:start].decode("utf-8", "ignore"))
         return first, first + len(self.data[start:end].decode("utf-8", "ignore"))
 
-    def original(self, start: int, end: int) -> tuple[int, int]:
-        """The code points of the original text that the view's code points ``start:end`` stem from."""
-        view: View | None = self
-        while view is not None:
-            if view.offsets is not None:
+    def original(self, start: int, end: int) -> tuple[int, int] | None:
+        """The code points of the original text that the view's code points ``start:end`` stem from.
+
+        ``None`` where they read just as in the original: the plain reading says all about them.
+        """
+        if self.parent is None:
+            return start, end
+        view, changed = self, self.plain
+        while view.parent is not None:
+            if view.offsets is None:
+                changed = changed or view.source[start:end] != view.parent.source[start:end]
+            else:
+                before = end - start
                 start, end = view.offsets.span(start, end)
+                changed = changed or end - start != before or isinstance(view.offsets, Mirror)
             view = view.parent
-        return start, end
+        return (start, end) if changed else None
 
     def path(self) -> str:
         """The readings from the original to this one, e.g. ``visible > base64``."""
         names: list[str] = []
-        view: View | None = self
-        while view is not None and view.parent is not None:
+        view = self
+        while view.parent is not None:
             names.append(view.name)
             view = view.parent
         return " > ".join(reversed(names)) or self.name
 
-    def child(self, name: str, source: str, offsets: OffsetMap | Mirror | None, *, compact: bool = False) -> View:
+    def child(
+        self, name: str, source: str, offsets: OffsetMap | Mirror | None, *, compact: bool = False
+    ) -> View:
         """A further reading of this one."""
         disguised = self.disguised or name not in _EVERYDAY
-        return View(name, source, self, offsets, self.depth + 1, disguised, self.compact or compact)
+        return View(
+            name, source, self, offsets, self.depth + 1, disguised=disguised, compact=self.compact or compact
+        )
 
 
 def replace_runs(view: View, name: str, runs: Iterable[Run], *, compact: bool = False) -> View | None:
