@@ -67,7 +67,11 @@ def _options() -> argparse.Namespace:
         "--litellm", metavar="PYTHON", default="", help="a Python with litellm[proxy], to compare with"
     )
     parser.add_argument(
-        "--patience", type=float, default=0, metavar="S", help="wait up to S seconds for a quiet machine"
+        "--patience",
+        type=float,
+        default=0,
+        metavar="S",
+        help="spend up to S seconds on finding a quiet moment for each run",
     )
     return parser.parse_args()
 
@@ -94,6 +98,11 @@ def _command(part: str, options: argparse.Namespace) -> str:
     words += ["--quick"] if options.quick else []
     words += ["--repeats", str(options.repeats)] if options.repeats is not None else []
     words += ["--body", options.body] if options.body != "varied" and part == "gateway" else []
+    words += (
+        ["--patience", f"{options.patience:g}"]
+        if options.patience and part in ("gateway", "streaming")
+        else []
+    )
     # The path is the caller's own; a report names only what has to stand there.
     words += ["--litellm", "PYTHON"] if options.litellm and part in ("gateway", "streaming") else []
     return shlex.join(words)

@@ -75,7 +75,7 @@ class Setting:
         command: The command that repeats this, for the report.
         say: Told what happens while it happens.
         litellm: A Python that has litellm[proxy]; empty: not measured.
-        patience: Seconds that may be waited for a quiet machine in all.
+        patience: Seconds that may be spent on getting each run of the load into a quiet moment.
     """
 
     command: str

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bench.load import Sample
+from bench.patience import QUIET
 from bench.report import Table, median, number, spread
 
 DIRECT = "direct (mock upstream)"
@@ -16,8 +17,6 @@ _REFERENCES = (
     ("x nginx", "nginx, 2 workers"),
     ("x LiteLLM", "LiteLLM proxy, 2 workers"),
 )
-_NOISY = 0.05
-"""Above this share of foreign CPU time a row is marked."""
 
 
 def tables(
@@ -151,4 +150,4 @@ def _percentiles(samples: Sequence[Sample], system: str, connections: int) -> st
 
 def _noise(samples: Iterable[Sample], system: str) -> str:
     share = max((s.others for s in samples if s.system == system), default=0.0)
-    return f"{share:.0%}" + (" !" if share > _NOISY else "")
+    return f"{share:.0%}" + (" !" if share > QUIET else "")

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from bench import machine
 from bench.errors import BenchError
-from bench.patience import Patience
+from bench.patience import QUIET, Patience
 from bench.servers import Server, need_tool
 
 _SCRIPT = Path(__file__).with_name("post.lua")
@@ -92,6 +92,9 @@ class Load:
     def run(self, server: Server, connections: int, seconds: int, *, memory: bool = False) -> Sample:
         """Load one system.
 
+        Where patience was asked for, the run waits for a quiet moment, and one that others disturbed is repeated while
+        patience is left: the least disturbed counts, however its figures are. Errors count at once.
+
         Args:
             server: Whom.
             connections: How many at a time.
@@ -101,11 +104,19 @@ class Load:
         Raises:
             BenchError: wrk failed.
         """
+        self._patience.begin()
+        best: Sample | None = None
+        while best is None or not (best.errors or best.others <= QUIET or self._patience.spent()):
+            self._patience.wait()
+            sample = self._once(server, connections, seconds, memory=memory)
+            best = sample if best is None or sample.errors or sample.others < best.others else best
+        return best
+
+    def _once(self, server: Server, connections: int, seconds: int, *, memory: bool) -> Sample:
         argv = [self._wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
         argv += ["-s", str(_SCRIPT), server.url]
         env = {"PATH": os.environ.get("PATH", ""), "PROMPTS": str(self._prompts), "KEY": server.spec.key}
         env["FIRST"] = str(self._serial)
-        self._patience.wait()
         pids = server.pids()
         system, upstream = (
             machine.cpu_seconds(pids),

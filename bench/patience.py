@@ -14,11 +14,12 @@ _LOOK_SECONDS = 0.4
 
 
 class Patience:
-    """A number of seconds that may be waited in all.
+    """Seconds that may be spent on getting one run of the load into a quiet moment.
 
     Args:
-        seconds: The budget; 0 never waits.
+        seconds: For each run; 0 never waits.
         busy: CPU seconds the machine has spent so far.
+        clock: Monotonic seconds.
         sleep: How to wait.
     """
 
@@ -26,20 +27,27 @@ class Patience:
         self,
         seconds: float,
         busy: Callable[[], float] = machine.busy_seconds,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._left = seconds
+        self._seconds = seconds
         self._busy = busy
+        self._clock = clock
         self._sleep = sleep
-        self.waited = 0.0
-        """Seconds spent so far."""
+        self._until = 0.0
+
+    def begin(self) -> None:
+        """A new run: all of the patience is there again."""
+        self._until = self._clock() + self._seconds
 
     def wait(self) -> None:
-        """Return in a quiet moment, or when nothing is left of the budget. Servers of ours that idle do not count."""
-        while self._left > 0:
+        """Return in a quiet moment, or when the patience has an end. Servers of ours that idle do not count."""
+        while not self.spent():
             before = self._busy()
             self._sleep(_LOOK_SECONDS)
-            self._left -= _LOOK_SECONDS
-            self.waited += _LOOK_SECONDS
             if (self._busy() - before) / _LOOK_SECONDS / (os.cpu_count() or 1) <= QUIET:
                 return
+
+    def spent(self) -> bool:
+        """Whether nothing is left for this run."""
+        return self._clock() >= self._until

@@ -171,8 +171,10 @@ def _systems(bench: systems.Bench) -> list[Callable[[], Spec]]:
 
 def _measure(server: Server, plan: Plan, repeat: int, slow: Path, fast: Path, patience: Patience) -> Measured:
     _client(server, fast, 4, 0.0, first=0)  # warms up
+    patience.begin()
     patience.wait()
     delay = _client(server, slow, plan.slow_requests, 1.2, first=repeat * 10_000)
+    patience.begin()
     patience.wait()
     before = machine.cpu_seconds(server.pids())
     throughput = _client(server, fast, plan.fast_requests, 0.0, first=repeat * 10_000 + 5_000)

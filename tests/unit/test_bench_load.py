@@ -225,24 +225,40 @@ class Clocks:
         self.now += seconds
 
 
+def patient(seconds: float, clocks: Clocks) -> Patience:
+    patience = Patience(seconds, clocks.busy, lambda: clocks.now, clocks.sleep)
+    patience.begin()
+    return patience
+
+
 def test_patience_ends_when_the_machine_is_quiet() -> None:
     clocks = Clocks(busy_seconds=3.0)
-    patience = Patience(60, clocks.busy, clocks.sleep)
+    patience = patient(60, clocks)
     patience.wait()
-    assert 3.0 < patience.waited < 4.0
+    assert 3 < clocks.now < 4
+    assert not patience.spent()
 
 
 def test_patience_has_an_end_on_a_machine_that_is_never_quiet() -> None:
     clocks = Clocks(busy_seconds=1e9)
-    patience = Patience(5, clocks.busy, clocks.sleep)
+    patience = patient(5, clocks)
     patience.wait()
     patience.wait()
-    assert 5 <= patience.waited < 6
+    assert 5 <= clocks.now < 6
+    assert patience.spent()
+
+
+def test_every_run_has_its_own_patience() -> None:
+    clocks = Clocks(busy_seconds=1e9)
+    patience = patient(5, clocks)
+    patience.wait()
+    patience.begin()
+    assert not patience.spent()
 
 
 def test_no_patience_never_waits() -> None:
     clocks = Clocks(busy_seconds=1e9)
-    Patience(0, clocks.busy, clocks.sleep).wait()
+    patient(0, clocks).wait()
     assert clocks.now == 0
 
 
