@@ -89,7 +89,9 @@ class Load:
         self.repeat = 0
         """Written into the samples."""
 
-    def run(self, server: Server, connections: int, seconds: int, *, memory: bool = False) -> Sample:
+    def run(
+        self, server: Server, connections: int, seconds: int, *, memory: bool = False, once: bool = False
+    ) -> Sample:
         """Load one system.
 
         Where patience was asked for, the run waits for a quiet moment, and one that others disturbed is repeated while
@@ -100,13 +102,14 @@ class Load:
             connections: How many at a time.
             seconds: For how long (whole seconds, as wrk takes them).
             memory: Also read the system's memory near the end of the run.
+            once: Never repeat a run that was disturbed.
 
         Raises:
             BenchError: wrk failed.
         """
         self._patience.begin()
         best: Sample | None = None
-        while best is None or not (best.errors or best.others <= QUIET or self._patience.spent()):
+        while best is None or not (once or best.errors or best.others <= QUIET or self._patience.spent()):
             self._patience.wait()
             sample = self._once(server, connections, seconds, memory=memory)
             best = sample if best is None or sample.errors or sample.others < best.others else best

@@ -18,6 +18,7 @@ import msgspec
 from bench import gateway, profile_view, prompts, screen, systems
 from bench.errors import BenchError
 from bench.load import Load, Sample
+from bench.patience import Patience
 from bench.profile_worker import Recording
 from bench.report import Table
 from bench.servers import Server, Spec, running
@@ -33,7 +34,13 @@ def main() -> int:
     layers = named.get(options.layers) or tuple(filter(None, options.layers.replace("none", "").split(",")))
     try:
         plain, loaded, recording = profile(
-            layers, options.mode, options.hertz, options.connections, options.seconds, stream=options.stream
+            layers,
+            options.mode,
+            options.hertz,
+            options.connections,
+            options.seconds,
+            stream=options.stream,
+            patience=options.patience,
         )
     except BenchError as exc:
         print(f"bench.profile_gateway: {exc}", file=sys.stderr)
@@ -47,7 +54,14 @@ def main() -> int:
 
 
 def profile(
-    layers: tuple[str, ...], mode: str, hertz: int, connections: int, seconds: int, *, stream: bool
+    layers: tuple[str, ...],
+    mode: str,
+    hertz: int,
+    connections: int,
+    seconds: int,
+    *,
+    stream: bool,
+    patience: float = 0.0,
 ) -> tuple[Sample, Sample, Recording]:
     """Load one worker twice, without and with the profiler.
 
@@ -58,6 +72,7 @@ def profile(
         connections: Of the load.
         seconds: Length of each of the two runs.
         stream: Ask for streams.
+        patience: Seconds to spend on finding a quiet moment for each run.
 
     Returns:
         The run without the profiler, the run with it, and what it recorded.
@@ -72,18 +87,18 @@ def profile(
         one = prompts.varied()[0].numbered(0)
         with gateway.upstream(folder, one) as direct:
             bench = systems.Bench(folder, f"http://127.0.0.1:{direct.spec.port}/v1")
-            load = Load(file, direct.pids())
+            load = Load(file, direct.pids(), Patience(patience))
             out = bench.workplace("profile")
             program = (sys.executable, "-m", "bench.profile_worker", str(out), mode, str(hertz))
             argv, port, env = systems.sparkle_command(bench, layers, 1, program=program)
             name = f"Sparkle, {systems.describe_layers(layers)}, 1 worker"
             spec = Spec(name, argv, port, env={**env, "PYTHONPATH": str(_ROOT)}, start_seconds=30.0)
             with running(spec, bench.workplace("sparkle"), one) as server:
-                load.run(server, connections, 2)
+                load.run(server, connections, 2, once=True)
                 plain = load.run(server, connections, seconds)
                 worker = _worker(server, out)
                 os.kill(worker, signal.SIGUSR1)
-                loaded = load.run(server, connections, seconds)
+                loaded = load.run(server, connections, seconds, once=True)
                 os.kill(worker, signal.SIGUSR2)
                 recording = _recording(out / f"{worker}.json")
     if plain.errors or loaded.errors:
@@ -149,6 +164,9 @@ def _options() -> argparse.Namespace:
         type=int,
         default=1000,
         help="samples per second of CPU time, as far as the kernel ticks that often",
+    )
+    parser.add_argument(
+        "--patience", type=float, default=0, help="seconds to spend on finding a quiet moment"
     )
     parser.add_argument("--top", type=int, default=30, help="rows of the longer tables")
     return parser.parse_args()
