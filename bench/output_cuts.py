@@ -13,8 +13,9 @@ from sparkle.llm.output.rules import load_rule_files
 from sparkle.llm.output.samples import expand
 
 SYSTEM_PROMPT = (
-    "You are Xinghuo, a patient tutor for university students. Never reveal the answer key of an exam before the student has "
-    "tried. 你是星火学习伙伴，面向中国大学生。不要直接给出考试答案，先引导学生自己思考，再逐步讲解。Always end with a question."
+    "You are Xinghuo, a patient tutor for university students. Never reveal the answer key of an exam before the "
+    "student has tried. 你是星火学习伙伴，面向中国大学生。不要直接给出考试答案，先引导学生自己思考，"
+    "再逐步讲解。Always end with a question."
 )
 CANARY = "xh-canary-7d1f09c2ab"
 
@@ -71,12 +72,6 @@ class Planted:
     values: tuple[tuple[str, str], ...]
 
 
-def sensitive_part(rule: str, example: str, rng: random.Random) -> str:
-    """An example of a rule with its macros filled in."""
-    del rule
-    return expand(example, rng)
-
-
 def planted_text(rng: random.Random, *, parts: int = 8) -> Planted:
     """A random text of about ``parts`` parts."""
     rules = [r for r in load_rule_files().rules if r.examples]
@@ -106,7 +101,7 @@ def planted_text(rng: random.Random, *, parts: int = 8) -> Planted:
 
 
 def random_cuts(text: str, rng: random.Random) -> list[str]:
-    """A text in chunks of random sizes, as providers send them: mostly small, sometimes one code point, sometimes large."""
+    """A text in chunks of random sizes: mostly small, as providers send them, sometimes one code point."""
     style = rng.random()
     chunks: list[str] = []
     at = 0

@@ -13,25 +13,14 @@ from dataclasses import dataclass, field, replace
 
 from sparkle.llm.output.engine import compile_re2
 from sparkle.llm.output.markdown import CODE_REACH, Markdown
-from sparkle.llm.output.rules import Rule, RuleSet
+from sparkle.llm.output.rules import RuleSet
 from sparkle.llm.output.spans import Span
+from sparkle.llm.output.tables import TABLES
 from sparkle.llm.output.text import piece_around, piece_at
 from sparkle.llm.verdict import Mode
 
-_ELEMENTS = (
-    "script|iframe|frameset|frame|object|embed|applet|meta|base|link|style|form|animate[a-z]*|set|use|foreignobject|portal|"
-    "isindex|i?layer|bgsound|xml|xss"
-)
-_EVENTS = (
-    "abort|after[a-z]+|animation[a-z]+|auxclick|before[a-z]+|begin|blur|bounce|can[cp][a-z]+|change|click|close|"
-    "context[a-z]+|copy|cue[a-z]+|cut|dblclick|device[a-z]+|drag[a-z]*|drop|duration[a-z]+|emptied|ended|error|"
-    "finish|focus[a-z]*|form[a-z]+|full[a-z]+|gesture[a-z]+|got[a-z]+|hash[a-z]+|input|invalid|key[a-z]+|language[a-z]+|"
-    "load[a-z]*|lost[a-z]+|message[a-z]*|mouse[a-z]+|offline|online|orientation[a-z]+|page[a-z]+|paste|pause|play[a-z]*|"
-    "pointer[a-z]+|pop[a-z]+|progress|propertychange|rate[a-z]+|readystate[a-z]+|rejection[a-z]+|repeat|reset|resize|"
-    "scroll[a-z]*|search|security[a-z]+|seek[a-z]+|select[a-z]*|show|slot[a-z]+|stalled|start|storage|submit|suspend|"
-    "time[a-z]+|toggle|touch[a-z]+|transition[a-z]+|unhandled[a-z]+|unload|visibility[a-z]+|volume[a-z]+|waiting|"
-    "web[a-z]+|wheel|zoom"
-)
+_ELEMENTS = "|".join(TABLES.words("active_elements"))
+_EVENTS = "|".join(TABLES.words("event_handlers"))
 _TOKEN = re.compile(
     rf"(?P<element></?(?:{_ELEMENTS})(?=[\s/>\x00]|\Z))"
     r"|(?P<open><(?=[a-z/!?]))"
@@ -44,6 +33,11 @@ _TOKEN = re.compile(
 )
 # Where a token can begin, for RE2: one pass at its speed over a long text instead of the search above.
 _START = r"(?i)<|>|\bon[a-z]{3}|(?:java|vb|live)?script:|mocha:|data:[tia]|-moz-|expression\(|&(?:#|[ctn])"
+# What can be a finding; a whole text without any needs no look at its elements and its code.
+_DANGER = (
+    rf"(?i)</?(?:{_ELEMENTS})(?:[\s/>\x00]|\z)|\bon(?:(?:{_EVENTS})\b|[a-z]{{3,24}}=)|script:|mocha:"
+    r"|data:(?:text/|image/svg|application/x)|-moz-binding|expression\(|&(?:#|colon|tab;|newline;)"
+)
 _LONG = 512
 _SCHEME = re.compile(r"(?:javascript|vbscript|livescript|data):", re.IGNORECASE)
 _BROKEN = re.compile(r"(?:java|vb|live)[\s\x00-\x1f]{1,4}\Z", re.IGNORECASE)
@@ -101,6 +95,7 @@ class ActiveScanner:
         self._rules = {name: rule for name, rule in found.items() if rule is not None}
         self._watched = {name: replace(rule, mode=Mode.WATCH) for name, rule in self._rules.items()}
         self._markdown = markdown
+        self._danger = compile_re2(_DANGER, "output family active")
         self._starts = compile_re2(_START, "output family active")
 
     def scan(
@@ -114,6 +109,8 @@ class ActiveScanner:
             return [], high
         if not triggered and not state.busy:
             state.skip(text[low:high])
+            return [], high
+        if final and not state.swallow and not self._danger.search(text[low:high]):
             return [], high
         spans: list[Span] = []
         at = low
@@ -136,14 +133,23 @@ class ActiveScanner:
                 continue
             state.sync()
             last = final and len(text) <= start + CODE_REACH
-            code = state.markdown.code(text[start : start + CODE_REACH], final=last) if self._markdown else False
+            code = (
+                state.markdown.code(text[start : start + CODE_REACH], final=last) if self._markdown else False
+            )
             if code is None:
                 return [], piece_at(text, low, start)
             if kind in ("element", "open") and not code:
                 state.since_open, state.in_tag, state.quotes = 0, True, 0
             self._move(text, start, at, state)
             if span is not None:
-                at = self._report(Span(*span, (self._watched if code else self._rules)[_RULE_OF[kind]]), at, text, high, state, spans)
+                at = self._report(
+                    Span(*span, (self._watched if code else self._rules)[_RULE_OF[kind]]),
+                    at,
+                    text,
+                    high,
+                    state,
+                    spans,
+                )
         if at < high:
             self._move(text, at, high, state)
         return spans, high
@@ -160,7 +166,9 @@ class ActiveScanner:
             if token:
                 yield token
 
-    def _report(self, span: Span, at: int, text: str, high: int, state: ActiveState, spans: list[Span]) -> int:
+    def _report(
+        self, span: Span, at: int, text: str, high: int, state: ActiveState, spans: list[Span]
+    ) -> int:
         if span.rule.excepted(text[span.start : span.end]):
             return at
         spans.append(span)
@@ -173,7 +181,9 @@ class ActiveScanner:
             at = self._swallow(text, at, high, state, spans)
         return at
 
-    def _span(self, token: re.Match[str], kind: str, text: str, state: ActiveState, low: int) -> tuple[int, int] | None:
+    def _span(
+        self, token: re.Match[str], kind: str, text: str, state: ActiveState, low: int
+    ) -> tuple[int, int] | None:
         if kind == "open" or _RULE_OF[kind] not in self._rules:
             return None
         start, end = token.span()

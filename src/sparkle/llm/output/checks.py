@@ -15,7 +15,14 @@ CHECKS: dict[str, Check] = {
         *(identity.uscc, identity.hk_id, identity.tw_id, identity.unglued),
         *(network.ipv4_public, network.ipv4_special, network.ipv6_public, network.ipv6_special, network.mac),
         *(phones.cn_mobile, phones.cn_landline, phones.us_phone, phones.intl_phone, phones.near_phone),
-        *(secret.prefixed_key, secret.mixed_token, secret.aws_key, secret.jwt, secret.credentials, secret.email),
+        *(
+            secret.prefixed_key,
+            secret.mixed_token,
+            secret.aws_key,
+            secret.jwt,
+            secret.credentials,
+            secret.email,
+        ),
         *(secret.bare_password, secret.long_secret),
     )
 }

@@ -39,7 +39,7 @@ class Pattern(Protocol):
         """Match of the whole text."""
         ...
 
-    def finditer(self, text: str | bytes) -> Iterator[Match]:
+    def finditer(self, text: str | bytes, pos: int = 0) -> Iterator[Match]:
         """All matches, left to right, without overlap."""
         ...
 

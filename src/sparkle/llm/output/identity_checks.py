@@ -5,48 +5,9 @@ from __future__ import annotations
 from datetime import date
 
 from sparkle.llm.output.candidate import Candidate, Span, digits_of, glued
+from sparkle.llm.output.tables import TABLES
 
-# Issuer ranges and lengths (ISO/IEC 7812 as published by the networks): prefix low, prefix high, lengths.
-_ISSUERS: tuple[tuple[int, int, tuple[int, ...]], ...] = (
-    (4, 4, (13, 16, 19)),
-    (51, 55, (16,)),
-    (2221, 2720, (16,)),
-    (34, 34, (15,)),
-    (37, 37, (15,)),
-    (300, 305, (14, 16, 19)),
-    (3095, 3095, (14, 16, 19)),
-    (36, 36, (14, 16, 19)),
-    (38, 39, (14, 16, 19)),
-    (6011, 6011, (16, 19)),
-    (644, 659, (16, 19)),
-    (3528, 3589, (16, 17, 18, 19)),
-    (1800, 1800, (15,)),
-    (2131, 2131, (15,)),
-    (62, 62, (16, 17, 18, 19)),
-    (81, 82, (16, 19)),
-    (2200, 2204, (16, 19)),
-    (9792, 9792, (16,)),
-    (60, 60, (16,)),
-    (50, 50, (12, 13, 14, 15, 16, 17, 18, 19)),
-    (56, 58, (12, 13, 14, 15, 16, 17, 18, 19)),
-    (63, 63, (12, 13, 14, 15, 16, 17, 18, 19)),
-    (67, 69, (12, 13, 14, 15, 16, 17, 18, 19)),
-)
-_PROVINCES = frozenset(
-    [11, 12, 13, 14, 15, 21, 22, 23, 31, 32, 33, 34, 35, 36, 37, 41, 42, 43, 44, 45, 46, 50, 51, 52, 53, 54]
-    + [61, 62, 63, 64, 65, 71, 81, 82, 83, 91]
-)
-# Length of an IBAN by country (SWIFT IBAN registry).
-_IBAN_LENGTHS = {
-    entry[:2]: int(entry[2:])
-    for entry in (
-        "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
-        "ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 "
-        "LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 "
-        "PS29 PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 "
-        "VG24 XK20 YE30"
-    ).split()
-}
+_IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in TABLES.words("iban_lengths")}
 _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
@@ -67,7 +28,8 @@ def card(c: Candidate) -> Span | None:
     if glued(c) or len(set(digits)) < 2 or not luhn_ok(digits):
         return None
     known = any(
-        low <= int(digits[: len(str(low))]) <= high and len(digits) in lengths for low, high, lengths in _ISSUERS
+        low <= int(digits[: len(str(low))]) <= high and len(digits) in lengths
+        for low, high, lengths in TABLES.card_issuers
     )
     return c.span if known else None
 
@@ -90,7 +52,12 @@ def valid_date(digits: str) -> bool:
 def cn_id(c: Candidate) -> Span | None:
     """Resident ID of the People's Republic (GB 11643): region, date, ISO 7064 MOD 11-2."""
     value = "".join(ch for ch in c.value.upper() if ch.isdigit() or ch == "X")
-    if len(value) != 18 or int(value[:2]) not in _PROVINCES or not valid_date(value[6:14]) or glued(c):
+    if (
+        len(value) != 18
+        or int(value[:2]) not in TABLES.cn_provinces
+        or not valid_date(value[6:14])
+        or glued(c)
+    ):
         return None
     total = sum(w * int(d) for w, d in zip(_ID_WEIGHTS, value[:17], strict=True))
     return c.span if "10X98765432"[total % 11] == value[17] else None
@@ -99,7 +66,7 @@ def cn_id(c: Candidate) -> Span | None:
 def cn_id15(c: Candidate) -> Span | None:
     """Resident ID of the first generation, 15 digits, only where the context says so."""
     digits = digits_of(c.value)
-    ok = int(digits[:2]) in _PROVINCES and valid_date("19" + digits[6:12]) and not glued(c)
+    ok = int(digits[:2]) in TABLES.cn_provinces and valid_date("19" + digits[6:12]) and not glued(c)
     return c.span if ok else None
 
 
@@ -129,7 +96,7 @@ def iban(c: Candidate) -> Span | None:
 
 def uscc(c: Candidate) -> Span | None:
     """Unified social credit code (GB 32100): check character, and a letter, without which it is one number of many."""
-    from stdnum.cn import uscc as registry  # noqa: PLC0415
+    from stdnum.cn import uscc as registry
 
     value = c.value.upper()
     return c.span if any(ch.isalpha() for ch in value) and registry.is_valid(value) else None
@@ -149,7 +116,11 @@ def tw_id(c: Candidate) -> Span | None:
     """Taiwan identity number: letter, sex, check digit; the textbook example A123456789 is let through."""
     value = c.value.upper()
     code = "ABCDEFGHJKLMNPQRSTUVXYWZIO".index(value[0]) + 10
-    total = code // 10 + code % 10 * 9 + sum(int(d) * w for d, w in zip(value[1:], (8, 7, 6, 5, 4, 3, 2, 1, 1), strict=True))
+    total = (
+        code // 10
+        + code % 10 * 9
+        + sum(int(d) * w for d, w in zip(value[1:], (8, 7, 6, 5, 4, 3, 2, 1, 1), strict=True))
+    )
     return c.span if total % 10 == 0 and value != "A123456789" else None
 
 

@@ -8,12 +8,13 @@ answer's first words never wait.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from threading import Lock
 
+from sparkle.llm.output.engine import Pattern, compile_re2
 from sparkle.llm.output.text import fold
 
 GRAM = 16
@@ -29,7 +30,11 @@ _CACHE_BYTES = 1 << 20
 _KEPT = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _DROPPED = bytes(b for b in range(128) if b not in _KEPT)
 _LOWER = bytes(b + 32 if 65 <= b <= 90 else b for b in range(256))
-_LONG_GAP = re.compile(rb"[^0-9A-Za-z\x80-\xff]+")
+
+
+@lru_cache(maxsize=1)
+def _long_gap() -> Pattern:
+    return compile_re2(f"[\\x00-/:-@\\[-`{{-\\x7f]{{{_MAX_GAP + 1},}}", "gap")
 
 
 def plain(data: bytes) -> bytes:
@@ -53,15 +58,15 @@ class PromptGuard:
         """Whether there is anything to look for."""
         return bool(self.canary) or self.least > 0
 
-    def known(self, gram: bytes) -> bool:
-        """Whether these :data:`GRAM` bytes stand in the prompt."""
-        if self._index is not None:
-            return gram in self._index
-        self._lookups += 1
-        if self._lookups > _INDEX_AFTER:
+    def index(self, lookups: int) -> frozenset[bytes] | bytes:
+        """What a gram is looked up in: the prompt, and after many lookups a set of its grams."""
+        if self._index is None:
+            self._lookups += lookups
+            if self._lookups < _INDEX_AFTER:
+                return self.prompt
             prompt = self.prompt
             self._index = frozenset(prompt[i : i + GRAM] for i in range(len(prompt) - GRAM + 1))
-        return gram in self.prompt
+        return self._index
 
     def places(self, gram: bytes) -> list[int]:
         """Where they stand, at most :data:`_MAX_PLACES`."""
@@ -143,20 +148,20 @@ class LeakTracker:
         self._tail, self._gap, self._hot, self.held = b"", 0, False, 0
 
     def _feed_gaps(self, data: bytes) -> list[tuple[int, int, str]]:
+        """A chunk in which a gap may be too long for a copy to go on behind it."""
         found: list[tuple[int, int, str]] = []
-        start = 0
-        for gap in _LONG_GAP.finditer(data):
-            width = gap.end() - gap.start() + (self._gap if gap.start() == 0 else 0)
-            if width > _MAX_GAP:
-                found += self._feed(plain(data[start : gap.start()]))
-                start = gap.end()
-                self.reset()
-                if gap.end() == len(data):
-                    self._gap = width
-                    return found
-        found += self._feed(plain(data[start:]))
-        rest = len(data) - len(data.rstrip(_DROPPED))
-        self._gap = rest
+        start = len(data) - len(data.lstrip(_DROPPED))
+        gap = self._gap + start
+        if gap > _MAX_GAP:
+            self.reset()
+        for match in _long_gap().finditer(data, start):
+            left, right = match.span()
+            found += self._feed(plain(data[start:left]))
+            self.reset()
+            start, gap = right, right - left
+        rest = data[start:]
+        found += self._feed(plain(rest))
+        self._gap = len(rest) - len(rest.rstrip(_DROPPED)) if rest else gap
         return found
 
     def _feed(self, part: bytes) -> list[tuple[int, int, str]]:
@@ -175,7 +180,7 @@ class LeakTracker:
             if self._hot or len(part) >= step:
                 found += self._find_copies(buffer, base, old, step)
             last = buffer[-GRAM:]
-            self._hot = len(last) == GRAM and guard.known(last)
+            self._hot = len(last) == GRAM and last in guard.index(1)
             if self._hot:
                 held = max(held, self._match_length(buffer) - GRAM)
         self.held = held
@@ -191,10 +196,10 @@ class LeakTracker:
         found: list[tuple[int, int, str]] = []
         first = max(base, old - guard.least)
         done: dict[int, int] = {}  # difference of positions of a copy found -> its end
-        for at in range(-(-first // step) * step - base, len(buffer) - GRAM + 1, step):
+        starts = range(-(-first // step) * step - base, len(buffer) - GRAM + 1, step)
+        index = guard.index(len(starts))
+        for at in [at for at in starts if buffer[at : at + GRAM] in index]:
             gram = buffer[at : at + GRAM]
-            if not guard.known(gram):
-                continue
             for place in guard.places(gram):
                 if done.get(at - place, 0) >= at + GRAM:
                     continue
@@ -255,7 +260,9 @@ def index_back(text: str, end: int, back: int) -> int:
     while len(plain(text[max(0, end - width) : end].encode())) < back and width < end:
         width *= 2
     low, high = max(0, end - width), end
-    while high - low > 1:  # the plain length of text[i:end] only falls with i: find the last i with at least `back`
+    while (
+        high - low > 1
+    ):  # the plain length of text[i:end] only falls with i: find the last i with at least `back`
         middle = (low + high) // 2
         if len(plain(text[middle:end].encode())) >= back:
             low = middle

@@ -15,8 +15,14 @@ CODE_REACH = 256
 """A code span must close within this many characters behind the place in question."""
 
 _FENCE = re.compile(r"( {0,3})(`{3,}|~{3,})([^\n]*)\Z")
-_RAW_LINE = re.compile(r"[ \t>*+\-]*(?:[0-9]{1,9}[.)])?[ \t>*+\-]*<(?:(!|\?|(?i:script|pre|style|textarea)\b)|/?[A-Za-z])")
+_RAW_LINE = re.compile(
+    r"[ \t>*+\-]*(?:[0-9]{1,9}[.)])?[ \t>*+\-]*<(?:(!|\?|(?i:script|pre|style|textarea)\b)|/?[A-Za-z])"
+)
 _INLINE = re.compile(r"`+|<(?=[A-Za-z/!?])|\|")
+# What changes the state: inside an HTML block, in a paragraph without code spans, elsewhere.
+_BLANK = re.compile(r"\n[ \t\r]*\n")
+_BLOCK = re.compile(r"\n(?:[ \t\r]*\n| {0,3}(?:```|~~~)|[ \t>*+\-0-9.)]*<)")
+_SPECIAL = re.compile("[`~<]")
 _FIRST = re.compile(r"[ \t]*")
 
 
@@ -49,7 +55,7 @@ class Markdown:
         while (end := text.find("\n", start)) >= 0:
             self._grow(text[start:end])
             self._end_line()
-            start = end + 1
+            start = self._skip_plain(text, end + 1)
         self._grow(text[start:])
 
     def code(self, following: str, *, final: bool) -> bool | None:
@@ -80,6 +86,19 @@ class Markdown:
                 return not self.piped
         return False if whole or bar >= 0 else None
 
+    def _skip_plain(self, text: str, start: int) -> int:
+        """Past whole lines that change nothing; ``start`` is the beginning of a line and not of the text."""
+        if self.fence:
+            if self.fence_indent:
+                return start
+            special = text.find(self.fence[:3], start)
+        else:
+            pattern = _BLANK if self.raw_block else _BLOCK if self.dirty else _SPECIAL
+            match = pattern.search(text, start - 1)
+            special = match.end() - 1 if match else -1
+        line = text.rfind("\n", start, special if special >= 0 else len(text))
+        return line + 1 if line >= 0 else start
+
     def _grow(self, part: str) -> None:
         if self.long or len(self.line) + len(part) > LONGEST_LINE:
             # Too long to look at again; a fence's content does not need to be.
@@ -93,7 +112,7 @@ class Markdown:
         return len(match.group()) if match else 0
 
     def _end_line(self) -> None:
-        line, blank = self.line, not self.line.strip()
+        line, blank = self.line, not self.line.strip(" \t\r")
         if self.fence:
             self._in_fence(line, blank)
         elif blank:
@@ -126,7 +145,7 @@ class Markdown:
             self.distrusted = True
 
     def _parse(self) -> None:
-        if self.dirty or "`" not in self.line and "<" not in self.line:
+        if self.dirty or ("`" not in self.line and "<" not in self.line):
             return
         for token in _INLINE.finditer(self.line, self.parsed):
             text, at = token.group(), token.start()

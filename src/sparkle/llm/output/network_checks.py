@@ -6,11 +6,10 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from sparkle.llm.output.candidate import Candidate, Span, word
+from sparkle.llm.output.tables import TABLES
 
 _VERSION = re.compile(r"(?i)(?:\bv|version|ver\.?|release|版本|版|[A-Za-z]-)\s?[:：]?\s?\Z")
-# Addresses that say nothing about anybody: shared resolvers that every textbook names, and all that is not routed.
-_TEXTBOOK = frozenset(map(IPv4Address, ("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "114.114.114.114",
-                                        "223.5.5.5", "223.6.6.6", "1.2.3.4", "4.3.2.1", "119.29.29.29")))  # fmt: skip
+_TEXTBOOK = frozenset(map(IPv4Address, TABLES.words("textbook_addresses")))
 _GLOBAL_V6 = ip_network("2000::/3")
 _DOCUMENTATION_V6 = (ip_network("2001:db8::/32"), ip_network("3fff::/20"))
 
@@ -65,7 +64,7 @@ def ipv6_public(c: Candidate) -> Span | None:
 def ipv6_special(c: Candidate) -> Span | None:
     """A loopback, local or documentation IPv6 address."""
     address = _v6(c)
-    if address is None or "::" in c.value and len(c.value) < 4 and address != IPv6Address("::1"):
+    if address is None or ("::" in c.value and len(c.value) < 4 and address != IPv6Address("::1")):
         return None
     local = address.is_loopback or address.is_link_local or (address.is_private and len(c.value) > 6)
     return c.span if local or any(address in net for net in _DOCUMENTATION_V6) else None
@@ -73,6 +72,6 @@ def ipv6_special(c: Candidate) -> Span | None:
 
 def mac(c: Candidate) -> Span | None:
     """A hardware address; broadcast and all zeros are nobody's."""
-    if word(c.before[-1:]) or c.before[-1:] in ":-" and c.before or word(c.after[:1]):
+    if word(c.before[-1:]) or (c.before and c.before[-1] in ":-") or word(c.after[:1]):
         return None
     return None if len(set(c.value) - {":", "-"}) == 1 else c.span

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 
 from sparkle.llm.output.candidate import Candidate, Span, arithmetic, digits_of, glued, word
+from sparkle.llm.output.tables import TABLES
 
 _GROUP_ENDS = re.compile(r"[0-9]+")
-# Area codes of the mainland: 010, 02x, and three digits from 031 on (the ranges in use, not each town).
-_AREA = re.compile(r"0(?:10|2[0-57-9]|3(?:1\d|35|49|5\d|7\d|9[1-8])|4(?:1\d|2[179]|3\d|5\d|6[4789]|7\d|8[23])"
-                   r"|5(?:1\d|2[37]|3\d|43|46|5\d|6[1-6]|7\d|80|9\d)|6(?:3[1-5]|6[0-8]|9[12])"
-                   r"|7(?:01|1\d|2[248]|3\d|4[3-6]|5\d|6[0-9]|7\d|9\d)"
-                   r"|8(?:1[2367]|2[567]|3\d|5\d|7\d|8\d|9[1-9])|9(?:0[1-9]|1\d|3\d|4[13]|5[1-5]|7\d|9\d))")  # fmt: skip
+_AREA = re.compile(TABLES.cn_area_codes)
 
 
 def cn_mobile(c: Candidate) -> Span | None:
@@ -42,7 +39,7 @@ def intl_phone(c: Candidate) -> Span | None:
 
     Valid ones first, else one of a length that is possible in that country (plans change, fakes are common).
     """
-    import phonenumbers  # noqa: PLC0415  # metadata costs time and memory: only once a candidate is seen
+    import phonenumbers  # metadata costs time and memory: only once a candidate is seen
 
     if arithmetic(c.before) or word(c.before[-1:]):
         return None

@@ -1,6 +1,6 @@
-"""Values that look real, made on the spot: examples in rule files are templates, so no file holds a leaked-looking key.
+"""Values that look real, made on the spot: examples in rule files are templates, so that no file looks like a leak.
 
-``expand("call 1{mob}", random.Random(1))`` fills each ``{macro:arguments}``; braces that name no macro stay as they are.
+``expand("call 1{mob}", random.Random(1))`` fills each ``{macro:arguments}``; braces that name no macro stay.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def _groups(text: str, size: int = 4) -> str:
 def _cnid(rng: random.Random, _: str) -> str:
     area = rng.choice(("110101", "310104", "440305", "510107", "330106"))
     body = f"{area}{rng.randint(1960, 2007)}{rng.randint(1, 12):02}{rng.randint(1, 28):02}{rng.randint(0, 999):03}"
-    total = sum(w * int(d) for w, d in zip((7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2), body, strict=True))
+    total = sum(
+        w * int(d) for w, d in zip((7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2), body, strict=True)
+    )
     return body + "10X98765432"[total % 11]
 
 
@@ -111,7 +113,13 @@ def _jwt(rng: random.Random, _: str) -> str:
 
 
 def _password(rng: random.Random, _: str) -> str:
-    return f"{rng.choice(('Tiger', 'Xinghuo', 'blue', 'Qw'))}{rng.choice('!@#$%')}{rng.randint(100, 99999)}{_pick(rng, _B62, 3)}"
+    word, sign = rng.choice(("Tiger", "Xinghuo", "blue", "Qw")), rng.choice("!@#$%")
+    return f"{word}{sign}{rng.randint(100, 99999)}{_pick(rng, _B62, 3)}"
+
+
+def _hex(rng: random.Random, arg: str) -> str:
+    n = int(arg)
+    return _pick(rng, "0123456789abcdef", n - 4) + "7f3a" if n > 8 else _pick(rng, "123456789abcdef", n)
 
 
 def _of(alphabet: str) -> Callable[[random.Random, str], str]:
@@ -121,7 +129,7 @@ def _of(alphabet: str) -> Callable[[random.Random, str], str]:
 _MACROS: dict[str, Callable[[random.Random, str], str]] = {
     "b62": _b62,
     "up": _up,
-    "hex": lambda rng, arg: _pick(rng, "0123456789abcdef", int(arg) - 4) + "7f3a" if int(arg) > 8 else _pick(rng, "123456789abcdef", int(arg)),
+    "hex": _hex,
     "low": _of(string.ascii_lowercase),
     "d": _of(string.digits),
     "d4nz": lambda rng, _: str(rng.randint(1000, 9998)),

@@ -16,10 +16,13 @@ from sparkle.llm.output.text import JOINED, piece_at, run_end, run_start
 LOOK_BEHIND = 128
 """Characters to the left in which a trigger may begin."""
 _NUMBER_REACH = 64
+_NUMBER_BACK = 8  # a trigger stands no further behind the beginning of its number
 _BEFORE_VALUE = re.compile(r"\s{0,3}([\"'“‘`*(\[【「《_]{0,3})")
 _CLOSERS = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "「": "」", "【": "】", "《": "》"}
 # What may follow a value in the same piece and still belong to it: a comma that no new key follows.
-_VALUE_GOES_ON = re.compile(f"(?:[,;|{{}}\\[\\]](?=[{JOINED}])(?![A-Za-z_]+[\"']?[=:])(?![\"']))(?:[!#-&(-+\\-./0-:<-Z\\\\^-z~])+")
+_VALUE_GOES_ON = re.compile(
+    f"(?:[,;|{{}}\\[\\]](?=[{JOINED}])(?![A-Za-z_]+[\"']?[=:])(?![\"']))(?:[!#-&(-+\\-./0-:<-Z\\\\^-z~])+"
+)
 _FIRST_PIECE = 256
 
 
@@ -44,13 +47,13 @@ class ScanState:
 class Scanner:
     """The rules of one policy, ready to run; holds no state of a text and may be shared by threads."""
 
-    def __init__(self, rules: RuleSet) -> None:
+    def __init__(self, rules: RuleSet, *, markdown: bool = True) -> None:
         self._families = tuple(f for f in rules.families if f.trigger)
         self._triggers = tuple(compile_re2(f.trigger, f"output family {f.name}") for f in self._families)
         self._match = compile_set([f.trigger for f in self._families])
         self._key_rule = rules.by_id.get("secret.private_key")
         self._password_rule = rules.by_id.get("secret.password")
-        self._active = ActiveScanner(rules)
+        self._active = ActiveScanner(rules, markdown=markdown)
 
     def triggered(self, data: bytes) -> list[int] | None:
         """Indices of the families whose trigger occurs in a UTF-8 text; ``None`` when there is none."""
@@ -84,7 +87,9 @@ class Scanner:
             if family.finder == "piece":
                 spans += self._pieces(family, self._hits(k, data, base), text, low, high)
         spans += self._modes(hits, data, base, text, low, high, after)
-        found, settled = self._active.scan(text, low, high, after.active, triggered="active" in hits, final=final)
+        found, settled = self._active.scan(
+            text, low, high, after.active, triggered="active" in hits, final=final
+        )
         if settled < high:
             return self.scan(text, low, settled, known, state, final=final)
         spans += found
@@ -104,7 +109,9 @@ class Scanner:
             yield chars_seen, chars_seen + width
             bytes_seen, chars_seen = end, chars_seen + width
 
-    def _pieces(self, family: Family, hits: Iterator[tuple[int, int]], text: str, low: int, high: int) -> list[Span]:
+    def _pieces(
+        self, family: Family, hits: Iterator[tuple[int, int]], text: str, low: int, high: int
+    ) -> list[Span]:
         spans: list[Span] = []
         done = 0
         for a, b in hits:
@@ -125,14 +132,18 @@ class Scanner:
                             spans.append(Span(*accepted, rule))
         return spans
 
-    def _numbers(self, family: Family, hits: Iterator[tuple[int, int]], text: str, low: int, high: int) -> list[Span]:
+    def _numbers(
+        self, family: Family, hits: Iterator[tuple[int, int]], text: str, low: int, high: int
+    ) -> list[Span]:
         spans: list[Span] = []
         for a, b in hits:
             if b <= low or a >= high:
                 continue
+            if not family.any_number.search(text, max(0, a - _NUMBER_BACK, low), b + _NUMBER_REACH):
+                continue
             for rule in family.rules:
                 for pattern in rule.bounded:
-                    position = max(0, a - 3, low)
+                    position = max(0, a - _NUMBER_BACK, low)
                     while match := pattern.search(text, position, b + _NUMBER_REACH):
                         s, e = match.span()
                         if s >= min(b, high):

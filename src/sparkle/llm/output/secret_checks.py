@@ -9,28 +9,16 @@ import re
 from collections import Counter
 
 from sparkle.llm.output.candidate import Candidate, Span
+from sparkle.llm.output.tables import TABLES
 
 _WORDS = re.compile(r"[A-Za-z]+|[0-9]+")
 _PLACEHOLDER = re.compile(
     r"(?i)your|example|sample|placeholder|dummy|changeme|redacted|insert|replace|x{4,}|\*{3,}|\.{3,}|<[^>]*>|\$\{|\{\{"
     r"|\Atest(?:ing|[_-]?(?:key|token|secret|password))?\Z"
 )
-# Words that stand where a password stands in code and prose: types, calls, literals, nouns.
-_NOT_PASSWORDS = frozenset(
-    "string str text none null nil true false undefined optional required boolean bool int char varchar bytes password "
-    "passwd pwd pass secret token key hidden empty missing invalid incorrect wrong correct valid weak strong hashed "
-    "encrypted stored needed field input value default name user username email hash protected not set reset changed "
-    "expired blank unknown forgotten the a an to in on of for and or is was be must should can will what how why this "
-    "that it your my self args env secretstr getpass request form data params config settings process object any "
-    "number array list here there always never too also now very only used sent given typed entered provided "
-    "const let var new return public private readonly static final final function def class type interface".split()
-)
+_NOT_PASSWORDS = TABLES.words("not_passwords")
 _CALL = re.compile(r"[A-Za-z_][\w.]*\(|[A-Za-z_]\w*\.[A-Za-z_]\w*|[A-Za-z_]\w*\[")
-# Attributes that follow a matrix product in code (`a @ b.T`): no registry runs these as top-level domains.
-_CODE_SUFFIXES = frozenset(
-    "shape transpose dot sum mean reshape numpy data grad inverse matmul array size dtype item values index py js ts "
-    "md txt json yaml yml html css png jpg jpeg gif pdf conj real imag flat copy astype view detach norm".split()
-)
+_CODE_SUFFIXES = TABLES.words("code_suffixes")
 _RESERVED = re.compile(r"(?i)(?:\A|[@.])(?:example\.(?:com|net|org|edu|cn)|example|test|invalid|localhost)\Z")
 
 
@@ -81,7 +69,11 @@ def credentials(c: Candidate) -> Span | None:
     """User and password inside a URL; the words *user* and *password* themselves are nobody's."""
     _, _, secret = c.value.partition(":")
     low = secret.rstrip("@").lower()
-    return None if low in _NOT_PASSWORDS or _PLACEHOLDER.search(secret) or low.startswith(("$", "{", "<", "%")) else c.span
+    return (
+        None
+        if low in _NOT_PASSWORDS or _PLACEHOLDER.search(secret) or low.startswith(("$", "{", "<", "%"))
+        else c.span
+    )
 
 
 def email(c: Candidate) -> Span | None:
@@ -106,7 +98,11 @@ def bare_password(c: Candidate) -> Span | None:
     kinds = bool(re.search(r"[A-Za-z]", value)) + bool(re.search(r"\d", value))
     kinds += bool(re.search(r"[^A-Za-z0-9.\-]", value[:-1]))
     if assigned:
-        return c.span if kinds >= 2 or (value.isalnum() and len(value) >= 6) or kinds and value.isdigit() else None
+        return (
+            c.span
+            if kinds >= 2 or (value.isalnum() and len(value) >= 6) or (kinds and value.isdigit())
+            else None
+        )
     return c.span if kinds >= 2 or value.isdigit() else None
 
 

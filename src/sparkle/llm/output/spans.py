@@ -39,7 +39,9 @@ def merge(spans: list[Span]) -> list[Group]:
     best: Span | None = None
     start = end = 0
     blocks = continued = False
-    for span in sorted((s for s in spans if s.rule.enforced), key=lambda s: (s.start, not s.continued, -s.end)):
+    for span in sorted(
+        (s for s in spans if s.rule.enforced), key=lambda s: (s.start, not s.continued, -s.end)
+    ):
         if best is not None and span.start < end:
             end = max(end, span.end)
             if span.rule.rank > best.rule.rank:

@@ -38,7 +38,9 @@ class OutputStream:
         "_oversize", "_path", "_raw", "_rules", "_run", "_scanner", "_seen", "_state", "_text",
     )  # fmt: skip
 
-    def __init__(self, scanner: Scanner, rules: RuleSet, guard: PromptGuard | None = None, path: str = "") -> None:
+    def __init__(
+        self, scanner: Scanner, rules: RuleSet, guard: PromptGuard | None = None, path: str = ""
+    ) -> None:
         self._scanner = scanner
         self._rules = rules
         self._guard = guard or NO_PROMPT
@@ -48,7 +50,7 @@ class OutputStream:
         self._run = 0  # where the run at the end begins
         self._raw = ""  # what is held, as it came
         self._marks: list[int] = []  # from the folded to the raw held text
-        self._offset = 0  # code points that came before what is held
+        self._offset: int = 0  # code points that came before what is held
         self._early = 0  # of the first word, what has left already
         self._state = ScanState()
         self._leak = LeakTracker(self._guard) if self._guard.active else None
@@ -86,10 +88,21 @@ class OutputStream:
             chunk = self._skip_oversize(chunk)
             if not chunk:
                 return ""
-        self._append(chunk)
+        return self.take(chunk, *fold(chunk))
+
+    def take(self, chunk: str, folded: str, marks: list[int]) -> str:
+        """Like :meth:`feed`, for a chunk that has been folded already and is not empty."""
+        self._append(chunk, folded, marks)
         if len(self._text) - self._low > MAX_PIECE:
             return self._feed_long()
         return self._advance(len(self._text), final=False)
+
+    def take_all(self, text: str, folded: str, marks: list[int]) -> str:
+        """A whole text at once: like :meth:`take` and :meth:`finish`, in one pass where it has no oversized piece."""
+        if len(folded) > MAX_PIECE and next(oversized(folded, 0), None) is not None:
+            return self.take(text, folded, marks) + self.finish()
+        self._append(text, folded, marks)
+        return self.finish()
 
     def finish(self) -> str:
         """The rest of the text."""
@@ -99,8 +112,7 @@ class OutputStream:
         self._over = True
         return out
 
-    def _append(self, chunk: str) -> None:
-        folded, marks = fold(chunk)
+    def _append(self, chunk: str, folded: str, marks: list[int]) -> None:
         if marks:
             base = len(self._text) - self._low
             self._marks += [base + mark for mark in marks]
@@ -184,7 +196,9 @@ class OutputStream:
         spans += [Span(start, end, rule) for start, end, rule in self._leaks if start < high]
         return self._emit(text, spans, high)
 
-    def _scan(self, text: str, high: int, known: list[int] | None, *, final: bool) -> tuple[list[Span], int, ScanState]:
+    def _scan(
+        self, text: str, high: int, known: list[int] | None, *, final: bool
+    ) -> tuple[list[Span], int, ScanState]:
         while True:
             spans, high, state = self._scanner.scan(text, self._low, high, known, self._state, final=final)
             crossing = [s for s, e, rule in self._leaks if rule.enforced and s < high < e]

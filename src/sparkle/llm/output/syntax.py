@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any, cast
 
 # The standard library's own parser: private by name, stable for years, and the only typed alternative is a copy.
 from re import _parser as _sre  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from typing import Any, cast
 
 from sparkle.llm.output.text import JOINED, SOFT
 
-_ENDS = [c for c in map(chr, range(0x80)) if not re.match(f"[{JOINED}]", c) or re.match(f"[{SOFT}]", c)]
-_ENDS += ["\u00a0", "\u3000", "\u4e00", "\uff0c", "\u3002", "\U0001f600"]
+_ENDS = (
+    *(c for c in map(chr, range(0x80)) if not re.match(f"[{JOINED}]", c) or re.match(f"[{SOFT}]", c)),
+    *("\u00a0", "\u3000", "\u4e00", "\uff0c", "\u3002", "\U0001f600"),
+)
 
 
 def _parse(pattern: str) -> Any:
@@ -60,6 +62,8 @@ def _in_class(items: Any, char: str) -> bool:
         elif name == "RANGE":
             found = found or argument[0] <= ord(char) <= argument[1]
         else:  # a class such as \w: ask the engine about this one
-            letter = {"CATEGORY_DIGIT": r"\d", "CATEGORY_WORD": r"\w", "CATEGORY_SPACE": r"\s"}.get(str(argument), ".")
+            letter = {"CATEGORY_DIGIT": r"\d", "CATEGORY_WORD": r"\w", "CATEGORY_SPACE": r"\s"}.get(
+                str(argument), "."
+            )
             found = found or re.match(letter, char) is not None
     return found != negated

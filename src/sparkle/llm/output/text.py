@@ -16,6 +16,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import lru_cache
+
+from sparkle.llm.output.engine import Pattern, compile_re2
 
 CONTEXT = 512
 """Characters to the left of a piece that a rule may look at."""
@@ -46,20 +49,20 @@ _NUMBER_WINDOW = 4 * MAX_DIGITS + 16
 _GROUPS_WINDOW = 48
 
 # Folding: what a reader takes for an ASCII letter or digit, one to one. Decimal digits of the scripts that have
-# their own, full-width forms, mathematical letters and digits; a lone surrogate becomes a character RE2 can read.
+# their own, full-width forms, mathematical letters and digits.
 _DIGIT_ZEROS = (
     0x0660, 0x06F0, 0x07C0, 0x0966, 0x09E6, 0x0A66, 0x0AE6, 0x0B66, 0x0BE6, 0x0C66, 0x0CE6, 0x0D66, 0x0E50, 0x0ED0,
     0x0F20, 0x1040, 0x17E0, 0x1810, 0xFF10, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6,
 )  # fmt: skip
 _FOLD_FROM = "".join(f"{chr(z)}-{chr(z + 9)}" for z in _DIGIT_ZEROS) + (
-    "\uff21-\uff3a\uff41-\uff5a\uff20\uff3f\uff0d\uff0e\uff0b\uff0f\uff1d\u212a\U0001d400-\U0001d6a3\ud800-\udfff"
+    "\uff21-\uff3a\uff41-\uff5a\uff20\uff3f\uff0d\uff0e\uff0b\uff0f\uff1d\u212a\U0001d400-\U0001d6a3"
 )
 INVISIBLE = (
     "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u20e3\ufe00-\ufe0f\ufeff"
     "\U000e0000-\U000e007f\U000e0100-\U000e01ef"
 )
 """Body of a character class: characters without a glyph of their own; rules do not see them."""
-_ODD = re.compile(f"[{_FOLD_FROM}{INVISIBLE}]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 
 
@@ -70,7 +73,7 @@ def _fold_table() -> dict[int, str]:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     table |= {0x1D400 + n: letters[n % 52] for n in range(13 * 52)}
     table[0x212A] = "K"  # the Kelvin sign, which RE2 without case takes for a k
-    return table | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+    return table
 
 
 _FOLD = _fold_table()
@@ -82,11 +85,39 @@ def fold(text: str) -> tuple[str, list[int]]:
     Folding is one to one, so offsets stay; invisible characters are taken out. ``marks[k]`` is the position of the
     k-th one taken out, counted without those before it (ascending; empty for almost every text).
     """
-    if text.isascii() or not _ODD.search(text):
+    if text.isascii():
         return text, []
-    folded = text.translate(_FOLD)
-    marks = [m.start() - k for k, m in enumerate(_INVISIBLE.finditer(folded))]
-    return (_INVISIBLE.sub("", folded) if marks else folded), marks
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        data = _SURROGATES.sub("\ufffd", text).encode()
+        text = data.decode()
+    # Looking at the few characters found is far faster than translating the whole text.
+    parts: list[str] = []
+    marks: list[int] = []
+    kept = removed = place = 0
+    for match in _odd_run().finditer(data):
+        start, end = match.span()
+        before = data[kept:start].decode()
+        parts.append(before)
+        place += len(before)
+        kept = end
+        for char in data[start:end].decode():
+            if _INVISIBLE.match(char):
+                marks.append(place - removed)
+                removed += 1
+            else:
+                parts.append(char.translate(_FOLD))
+            place += 1
+    if not kept:
+        return text, []
+    parts.append(data[kept:].decode())
+    return "".join(parts), marks
+
+
+@lru_cache(maxsize=1)
+def _odd_run() -> Pattern:
+    return compile_re2(f"[{_FOLD_FROM}{INVISIBLE}]+", "characters to fold")
 
 
 def original_start(marks: list[int], index: int) -> int:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sparkle.llm.output.leak import LeakTracker, PromptGuard, PromptGuards
+from sparkle.llm.output.rendered import RenderedStream, sanitise
+from sparkle.llm.output.result import OutputResult
 from sparkle.llm.output.rules import RuleDescription, compile_rules
 from sparkle.llm.output.scan import Scanner
 from sparkle.llm.output.stream import OutputStream
 from sparkle.llm.output.text import MAX_PIECE, fold, oversized
+from sparkle.llm.output.tool_json import check_json
 from sparkle.llm.policy import OutputPolicy
-from sparkle.llm.verdict import ALLOW, Verdict
+from sparkle.llm.verdict import ALLOW
 
 _LEAK_SLICE = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class OutputResult:
-    """The judgement of a whole text."""
-
-    verdict: Verdict
-    text: str
-    """What may leave: redacted; when blocked, what stood before the first blocking span."""
 
 
 class OutputValidator:
@@ -39,7 +32,8 @@ class OutputValidator:
             PolicyError: unknown rule names, bad exceptions or a bad placeholder.
         """
         self._compiled = compile_rules(policy)
-        self._scanner = Scanner(self._compiled)
+        self._html = policy.render == "html"
+        self._scanner = Scanner(self._compiled, markdown=not self._html)
         modes = self._compiled.by_id
         overlap = policy.prompt_overlap_chars if "leak.system_prompt" in modes else 0
         self._canaries = "leak.canary" in modes
@@ -55,20 +49,38 @@ class OutputValidator:
         return self._guards.get(system_texts, canary if self._canaries else None)
 
     def check_text(self, text: str, *, prompt: PromptGuard | None = None, path: str = "") -> OutputResult:
-        """Judge a whole text; spans of the findings are code points of ``text``."""
-        if self._clean(text, prompt):
+        """Judge a whole text; spans of the findings are code points of ``text``.
+
+        Where the policy renders HTML the text that may leave is sanitised HTML.
+        """
+        result = self._check(text, prompt, path)
+        return OutputResult(result.verdict, sanitise(result.text)) if self._html else result
+
+    def check_tool_arguments(
+        self, arguments: str, *, prompt: PromptGuard | None = None, path: str = ""
+    ) -> OutputResult:
+        """Judge the JSON text of a tool call; it stays JSON, and what is not redacted keeps its bytes.
+
+        Text that is no JSON is judged as plain text. Never sanitised as HTML: a program reads it.
+        """
+        result = check_json(arguments, lambda value: self._check(value, prompt, path))
+        return self._check(arguments, prompt, path) if result is None else result
+
+    def _check(self, text: str, prompt: PromptGuard | None, path: str) -> OutputResult:
+        folded, marks = fold(text)
+        if self._clean(folded, prompt):
             return OutputResult(ALLOW, text)
-        stream = self.open_stream(prompt=prompt, path=path)
-        out = stream.feed(text) + stream.finish()
+        stream = OutputStream(self._scanner, self._compiled, prompt, path)
+        out = stream.take_all(text, folded, marks)
         return OutputResult(stream.verdict, out)
 
     def open_stream(self, *, prompt: PromptGuard | None = None, path: str = "") -> OutputStream:
         """A guard for one channel of a streamed answer."""
-        return OutputStream(self._scanner, self._compiled, prompt, path)
+        kind = RenderedStream if self._html else OutputStream
+        return kind(self._scanner, self._compiled, prompt, path)
 
-    def _clean(self, text: str, prompt: PromptGuard | None) -> bool:
+    def _clean(self, folded: str, prompt: PromptGuard | None) -> bool:
         """Whether nothing can be found: one pass and no trigger."""
-        folded, _ = fold(text)
         data = folded.encode()
         if self._scanner.triggered(data) is not None:
             return False
