@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import BinaryIO, cast
 
 import click
 
@@ -28,7 +29,7 @@ def scan(file: str, output: str, policy: str | None) -> None:
 
     safety = LLMSafety(load_policy(policy).input)
     with click.open_file(file, "rb") as reader, click.open_file(output, "wb") as writer:
-        counts = scan_lines(reader, writer, safety)
+        counts = scan_lines(cast("BinaryIO", reader), cast("BinaryIO", writer), safety)
     click.echo(str(counts), err=True)
 
 
