@@ -28,8 +28,6 @@ from sparkle.llm.quota.ops import Batch, Hold, Result, StoreBusyError
 from sparkle.sqlite_wal import use_wal
 
 SCHEMA_VERSION = 1
-#: Small pages: a transaction touches a few rows, and every touched page is written whole to the WAL.
-_PAGE_SIZE = 1_024
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meter (
     key TEXT PRIMARY KEY, spent INTEGER NOT NULL, reserved INTEGER NOT NULL, expires INTEGER NOT NULL, log BLOB
@@ -48,8 +46,8 @@ _WRITE_METER = """
 INSERT INTO meter VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET
     spent = excluded.spent, reserved = excluded.reserved, expires = excluded.expires, log = excluded.log
 """
-_CHECKPOINT_PAGES = 4_096
-_RESET_PAGES = 32_768
+#: Length of the WAL, in pages of 4 KiB, above which it is made to start from the beginning.
+_RESET_PAGES = 16_384
 _PRUNE_SECONDS = 600.0
 _PRUNE_ROWS = 500
 _OPEN_SECONDS = 5.0
@@ -148,7 +146,6 @@ class SqliteStore:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(self._connect(wait=10.0)) as conn:
-                conn.execute(f"PRAGMA page_size={_PAGE_SIZE}")
                 use_wal(conn)
                 conn.execute("BEGIN IMMEDIATE")
                 (version,) = conn.execute("PRAGMA user_version").fetchone()
@@ -179,8 +176,8 @@ class SqliteStore:
                 conn.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
 
     def _undo(self, conn: sqlite3.Connection) -> None:
-        if conn.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error):
+            if conn.in_transaction:
                 conn.execute("ROLLBACK")
 
     def _discard(self) -> None:
