@@ -136,8 +136,10 @@ def run_start(text: str, end: int, floor: int) -> int:
     while True:
         low = max(floor, end - step)
         kept = text[low:end].rstrip(_ASCII_JOINED)
-        while kept and _WIDE.match(kept[-1]):
-            kept = kept[:-1].rstrip(_ASCII_JOINED)
+        if kept and _WIDE.match(kept[-1]):
+            # Backwards, so that a run of mixed characters is walked once: stripping one kind after the other copies
+            # the text each time, and megabytes of accents would take minutes.
+            kept = kept[: len(kept) - run_end(kept[::-1], 0)]
         if kept or low == floor:
             return low + len(kept)
         step *= 8
