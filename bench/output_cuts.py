@@ -9,8 +9,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from sparkle.llm.output import OutputValidator
 from sparkle.llm.output.rules import load_rule_files
 from sparkle.llm.output.samples import expand
+from sparkle.llm.verdict import Mode
 
 SYSTEM_PROMPT = (
     "You are Xinghuo, a patient tutor for university students. Never reveal the answer key of an exam before the "
@@ -110,3 +112,10 @@ def random_cuts(text: str, rng: random.Random) -> list[str]:
         chunks.append(text[at : at + size])
         at += size
     return chunks
+
+
+def secret_parts(validator: OutputValidator, text: str) -> list[str]:
+    """The values in a text that the guard's enforced rules about data name, longer than a chance."""
+    findings = validator.check_text(text).verdict.findings
+    spans = [f for f in findings if f.mode is not Mode.WATCH and f.category.startswith(("pii.", "secret."))]
+    return [text[f.start : f.end] for f in spans if f.end - f.start >= 6]

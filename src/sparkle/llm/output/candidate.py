@@ -48,7 +48,7 @@ _LABEL = re.compile(
     r"(?i)(?:tel|phone|mobile|cell|fax|card|visa|id|no|nr|number|ssn|whatsapp|wechat|iban|n)[._\-/]?\Z"
 )
 _GLUED_RIGHT = re.compile(r"[A-Za-z0-9]|[._\-][A-Za-z0-9]")
-_ARITHMETIC = re.compile(r"(?:[0-9)!\]]\s?[=≈]|[*×÷^√∑<>/]|[0-9)]\s?[+\-−])\s?\Z")
+_ARITHMETIC = re.compile(r"(?:[0-9)!\]]\s?[=≈]|[*×÷^√∑/]|[0-9)]\s?[+\-−])\s?\Z")
 
 
 def word(char: str) -> bool:

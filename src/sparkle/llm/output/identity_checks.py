@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from itertools import pairwise
 
 from sparkle.llm.output.candidate import Candidate, Span, digits_of, glued
 from sparkle.llm.output.tables import TABLES
@@ -25,13 +26,20 @@ def luhn_ok(digits: str) -> bool:
 def card(c: Candidate) -> Span | None:
     """A bank card: issuer range, length, Luhn. Networks' test numbers count: they look like any other to a reader."""
     digits = digits_of(c.value)
-    if glued(c) or len(set(digits)) < 2 or not luhn_ok(digits):
+    if glued(c) or len(set(digits)) < 2 or not luhn_ok(digits) or _counting(c.value):
         return None
     known = any(
         low <= int(digits[: len(str(low))]) <= high and len(digits) in lengths
         for low, high, lengths in TABLES.card_issuers
     )
     return c.span if known else None
+
+
+def _counting(value: str) -> bool:
+    """Whether the groups are a row of numbers (2230 2231 2232 2233), which passes the check digit one time in ten."""
+    groups = [int(group) for group in value.replace("-", " ").split(" ") if group.isdigit()]
+    steps = {b - a for a, b in pairwise(groups)}
+    return len(groups) >= 4 and len(steps) == 1 and steps != {0}
 
 
 def near_card(c: Candidate) -> Span | None:

@@ -7,6 +7,7 @@ import re
 from sparkle.llm.output.candidate import Candidate, Span, arithmetic, digits_of, glued, word
 from sparkle.llm.output.tables import TABLES
 
+_DATE = re.compile(r"(?:19|20)\d\d[.\-/ ](?:0?[1-9]|1[0-2])[.\-/ ]\d{1,2}")
 _GROUP_ENDS = re.compile(r"[0-9]+")
 _AREA = re.compile(TABLES.cn_area_codes)
 
@@ -28,7 +29,7 @@ def cn_landline(c: Candidate) -> Span | None:
 
 def us_phone(c: Candidate) -> Span | None:
     """A number of the North American plan written in its usual groups; 555-01xx is kept for fiction and passes."""
-    digits = digits_of(c.value)[-10:]
+    digits = digits_of(c.value.partition("x")[0])[-10:]
     if glued(c) or arithmetic(c.before) or (digits[3:6] == "555" and digits[6:8] == "01"):
         return None
     return None if digits[1:3] == "11" or digits[4:6] == "11" else c.span
@@ -43,7 +44,7 @@ def intl_phone(c: Candidate) -> Span | None:
 
     if arithmetic(c.before) or word(c.before[-1:]):
         return None
-    value = c.value
+    value, extension, _ = c.value.partition("x")
     possible = 0
     for group in reversed(list(_GROUP_ENDS.finditer(value))):
         text = value[: group.end()]
@@ -54,10 +55,13 @@ def intl_phone(c: Candidate) -> Span | None:
         except phonenumbers.NumberParseException:
             continue
         if phonenumbers.is_valid_number(number):
-            return None if _fiction(text) else (c.start, c.start + group.end())
+            whole = extension and group.end() == len(value)
+            return None if _fiction(text) else (c.start, c.end if whole else c.start + group.end())
         if not possible and value.startswith("+") and phonenumbers.is_possible_number(number):
             possible = group.end()
-    return (c.start, c.start + possible) if possible and not _fiction(value[:possible]) else None
+    if not possible or _fiction(value[:possible]):
+        return None
+    return c.start, c.end if possible == len(value) else c.start + possible
 
 
 def _fiction(text: str) -> bool:
@@ -67,7 +71,7 @@ def _fiction(text: str) -> bool:
 
 def near_phone(c: Candidate) -> Span | None:
     """Any number of 7 to 15 digits behind a word such as *phone* or 电话; not a date, not a decimal."""
-    digits = digits_of(c.value)
+    digits = digits_of(c.value.partition("x")[0])
     if not 7 <= len(digits) <= 15 or len(set(digits)) == 1 or glued(c):
         return None
-    return None if re.fullmatch(r"(?:19|20)\d\d[.\-/ ](?:0?[1-9]|1[0-2])[.\-/ ]\d{1,2}", c.value) else c.span
+    return None if _DATE.fullmatch(c.value) else c.span

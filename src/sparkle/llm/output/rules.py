@@ -42,7 +42,7 @@ _FILES = (
     "leak.yaml",
 )
 _RANK = {Severity.LOW: 0, Severity.MEDIUM: 1, Severity.HIGH: 2, Severity.CRITICAL: 3}
-_MAX_WIDTH = {"number": 64, "assign": 512, "builtin": 0}
+_MAX_WIDTH = {"number": 80, "assign": 512, "builtin": 0}
 
 
 class FamilySpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

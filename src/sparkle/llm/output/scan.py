@@ -15,7 +15,7 @@ from sparkle.llm.output.text import JOINED, piece_at, run_end, run_start
 
 LOOK_BEHIND = 128
 """Characters to the left in which a trigger may begin."""
-_NUMBER_REACH = 64
+_NUMBER_REACH = 96
 _NUMBER_BACK = 8  # a trigger stands no further behind the beginning of its number
 _BEFORE_VALUE = re.compile(r"\s{0,3}([\"'“‘`*(\[【「《_]{0,3})")
 _CLOSERS = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "「": "」", "【": "】", "《": "》"}

@@ -12,6 +12,8 @@ from sparkle.llm.output.candidate import Candidate, Span
 from sparkle.llm.output.tables import TABLES
 
 _WORDS = re.compile(r"[A-Za-z]+|[0-9]+")
+_NAME = re.compile(r"[A-Za-z]{1,20}(?:[\-_.][A-Za-z]{1,20})*[\-_.]?[0-9]{0,4}")  # order-import-2024
+_IN_URL = re.compile(r"://[^\s/@:]{0,64}:\Z")
 _PLACEHOLDER = re.compile(
     r"(?i)your|example|sample|placeholder|dummy|changeme|redacted|insert|replace|x{4,}|\*{3,}|\.{3,}|<[^>]*>|\$\{|\{\{"
     r"|\Atest(?:ing|[_-]?(?:key|token|secret|password))?\Z"
@@ -30,6 +32,8 @@ def entropy(value: str) -> float:
 
 def _random_looking(value: str) -> bool:
     """Whether no person typed this as words: many short pieces, or letters and digits mixed."""
+    if _NAME.fullmatch(value):
+        return False
     pieces = _WORDS.findall(value)
     letters = sum(ch.isalpha() for ch in value)
     digits = sum(ch.isdigit() for ch in value)
@@ -79,6 +83,8 @@ def credentials(c: Candidate) -> Span | None:
 def email(c: Candidate) -> Span | None:
     """A mail address; reserved domains (RFC 2606), ``git@`` remotes and matrix products in code pass."""
     value = c.value
+    if _IN_URL.search(c.before):
+        return None  # user:password@host, for the rule about that
     local, _, domain = value.rpartition("@")
     if _RESERVED.search(domain) or local == "git" or domain.rsplit(".", 1)[-1].lower() in _CODE_SUFFIXES:
         return None

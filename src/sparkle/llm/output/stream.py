@@ -68,6 +68,11 @@ class OutputStream:
         return self._blocked
 
     @property
+    def held(self) -> int:
+        """Code points that are kept in memory because they may not leave yet."""
+        return len(self._raw)
+
+    @property
     def verdict(self) -> Verdict:
         """What has been found so far."""
         return Verdict.of(self._findings) if self._findings else ALLOW
