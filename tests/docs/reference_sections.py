@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import click
 import msgspec
+from tests.docs.python_api import python_api
 
 from sparkle.cli import main as command_line
 from sparkle.errors import SparkleError
@@ -245,4 +246,5 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "endpoints": endpoints,
     "default-policy": default_policy,
+    "python-api": python_api,
 }
