@@ -85,3 +85,15 @@ async def test_kill_9_in_mid_call_charges_what_was_generated_and_returns_the_res
     assert (await amounts(guard, WHO))["tokens_per_day/user"] == (250, 0)
     await guard.release(await ask(guard, WHO, 750))
     await guard.close()
+
+
+@pytest.mark.slow
+async def test_kill_9_right_after_an_answer_does_not_make_it_free(order: Order) -> None:
+    order = msgspec.structs.replace(order, do="spend", limit=1_000, size=600)
+    doomed = await start(order)
+    await doomed.report()
+    await doomed.kill()
+    guard = guard_for(order)
+    await guard.start()
+    assert (await amounts(guard, WHO))["tokens_per_day/user"] == (600, 0)
+    await guard.close()

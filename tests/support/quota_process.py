@@ -27,7 +27,8 @@ class Order(msgspec.Struct):
     """What the process shall do."""
 
     do: str
-    """``hammer``: many clients until the quota is used up; ``hold``: reserve, note progress, and wait to be killed."""
+    """``hammer``: many clients until the quota is used up; ``hold``: reserve, note progress, and wait to be killed;
+    ``spend``: reserve, settle, and wait to be killed."""
     store_url: str
     data_dir: str
     limit: int
@@ -107,6 +108,18 @@ async def hold(order: Order) -> None:
     await asyncio.Event().wait()
 
 
+async def spend(order: Order) -> None:
+    """Settle one call and say so the moment the settlement returns."""
+    guard = guard_for(order)
+    await guard.start()
+    reservation = await guard.reserve(
+        Principal("everybody"), model="free", prompt_tokens=order.size, max_output_tokens=0
+    )
+    await guard.settle(reservation, Usage(order.size, 0))
+    say(Report(granted=1, spent=order.size))
+    await asyncio.Event().wait()
+
+
 def say(report: Report) -> None:
     """One JSON line."""
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
@@ -152,7 +165,7 @@ def main() -> None:
     if order.do == "hammer":
         say(asyncio.run(hammer(order)))
     else:
-        asyncio.run(hold(order))
+        asyncio.run(hold(order) if order.do == "hold" else spend(order))
 
 
 if __name__ == "__main__":

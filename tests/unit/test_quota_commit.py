@@ -11,7 +11,7 @@ from tests.support.clock import ManualClock
 from tests.support.quota import ALICE, NOON, PRICES, ScriptedStore, abandon, amounts, ask, used
 
 from sparkle.errors import QuotaExceededError, RateLimitError, StoreUnavailableError
-from sparkle.llm.quota import LLMCostGuard
+from sparkle.llm.quota import LLMCostGuard, commit
 from sparkle.llm.quota.ops import Cancel, OutcomeUnknownError, Reserve, Settle, StoreBusyError
 from sparkle.settings import QuotaSettings
 
@@ -37,9 +37,9 @@ async def test_calls_that_come_together_share_one_transaction(
 ) -> None:
     reservations = await asyncio.gather(*(ask(guard, tokens=10) for _ in range(50)))
     assert [len(batch.ops) for batch in store.batches] == [50]
-    for reservation in reservations:
-        await guard.settle(reservation, used(10))
-    await ask(guard, tokens=10)
+    await asyncio.gather(
+        *(guard.settle(reservation, used(10)) for reservation in reservations), ask(guard, tokens=10)
+    )
     assert [len(batch.ops) for batch in store.batches] == [50, 51]
 
 
@@ -47,24 +47,53 @@ async def test_a_settlement_is_recorded_before_the_reservation_that_comes_with_i
     store: ScriptedStore, guard: LLMCostGuard
 ) -> None:
     full = await ask(guard, tokens=1_000)
-    await guard.settle(full, used(400))
-    await ask(guard, tokens=600)
+    await asyncio.gather(ask(guard, tokens=600), guard.settle(full, used(400)))
     assert [type(op) for op in store.batches[-1].ops] == [Settle, Reserve]
 
 
-async def test_a_settlement_is_recorded_soon_even_if_nobody_else_comes(
+async def test_a_settlement_is_in_the_store_before_the_answer_leaves(
     store: ScriptedStore, guard: LLMCostGuard
 ) -> None:
-    await guard.settle(await ask(guard), used(7))
-    await store.tried()
+    reservation = await ask(guard)
+    store.gate.clear()
+    settling = asyncio.ensure_future(guard.settle(reservation, used(7)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not settling.done()
+    store.gate.set()
+    assert (await settling).recorded
     assert next(iter(store.ledger.meters.values())).spent == 7
 
 
-async def test_a_settlement_does_not_wait_for_the_store(store: ScriptedStore, guard: LLMCostGuard) -> None:
+async def test_who_stops_waiting_for_a_settlement_takes_nothing_back(
+    store: ScriptedStore, guard: LLMCostGuard
+) -> None:
     reservation = await ask(guard)
-    store.gate.clear()
-    assert (await guard.settle(reservation, used(7))).recorded
-    store.gate.set()
+    settling = asyncio.ensure_future(guard.settle(reservation, used(7)))
+    await asyncio.sleep(0)
+    settling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+    assert await amounts(guard) == {"tokens_per_day/user": (7, 0)}
+
+
+async def test_a_release_is_recorded_soon_even_if_nobody_else_comes(
+    store: ScriptedStore, guard: LLMCostGuard
+) -> None:
+    await guard.release(await ask(guard))
+    await store.tried()
+    assert not store.ledger.live
+
+
+async def test_a_store_that_stays_busy_does_not_hold_up_an_answer(
+    store: ScriptedStore, guard: LLMCostGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "ANSWER_WAITS_MOST", 0.0)
+    reservation = await ask(guard)
+    for _ in range(3):
+        store.fail_next(StoreBusyError())
+    await guard.settle(reservation, used(7))
+    assert store.faults
     assert await amounts(guard) == {"tokens_per_day/user": (7, 0)}
 
 
@@ -115,8 +144,9 @@ async def test_settlements_made_while_the_store_is_down_are_recorded_when_it_is_
 ) -> None:
     reservations = [await ask(guard, tokens=100) for _ in range(5)]
     store.down = True
+    # The first finds out that the store is down, the others know; none of them waits for it to come back.
     for reservation in reservations:
-        await guard.settle(reservation, used(60))
+        assert (await guard.settle(reservation, used(60))).recorded
     with pytest.raises(StoreUnavailableError):
         await ask(guard)
     store.down = False
@@ -153,6 +183,7 @@ async def test_a_settlement_whose_answer_was_lost_counts_once(
     reservation = await ask(guard)
     store.fail_next(OutcomeUnknownError(), after=True)
     await guard.settle(reservation, used(70))
+    assert guard._commit.unrecorded == 1  # pyright: ignore[reportPrivateUsage]
     assert await guard._commit.flush(5)  # pyright: ignore[reportPrivateUsage]
     assert await amounts(guard) == {"tokens_per_day/user": (70, 0)}
 
@@ -161,10 +192,9 @@ async def test_a_defect_in_the_store_refuses_those_it_met_and_no_other(
     store: ScriptedStore, guard: LLMCostGuard
 ) -> None:
     reservation = await ask(guard, tokens=100)
-    await guard.settle(reservation, used(50))
     store.fail_next(ZeroDivisionError())
-    with pytest.raises(StoreUnavailableError):
-        await ask(guard)
+    refused, _ = await asyncio.gather(ask(guard), guard.settle(reservation, used(50)), return_exceptions=True)
+    assert isinstance(refused, StoreUnavailableError)
     assert await amounts(guard) == {"tokens_per_day/user": (50, 0)}
 
 

@@ -83,7 +83,7 @@ def test_a_limit_too_large_to_be_exact_is_refused_at_the_start() -> None:
             Refused(0, 99_990, 0, 0),
             50,
             "Daily token quota nearly used up: 99,990 tokens of 100,000 tokens per user, and this call may need 50 "
-            "tokens; resets at 2065-01-25T00:00:00+08:00.",
+            "tokens; lower max_tokens or wait: resets at 2065-01-25T00:00:00+08:00.",
         ),
         (
             QuotaSettings(),

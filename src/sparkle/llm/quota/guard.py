@@ -14,16 +14,13 @@ from collections.abc import Callable, Mapping
 
 from sparkle.clock import Clock
 from sparkle.errors import InvalidRequestError, StoreUnavailableError
+from sparkle.llm.quota.amounts import MOST_TOKENS, NOTHING, clamped, holds_on, settlement_of, spent_on
 from sparkle.llm.quota.commit import GroupCommit
 from sparkle.llm.quota.limits import LimitBook, refusal, states
 from sparkle.llm.quota.ops import (
-    MONEY,
-    TOKENS,
     Beat,
     Cancel,
-    Entry,
     Granted,
-    Hold,
     Leave,
     Look,
     QuotaStore,
@@ -32,7 +29,7 @@ from sparkle.llm.quota.ops import (
     Seen,
     Settle,
 )
-from sparkle.llm.quota.prices import Price, PriceTable
+from sparkle.llm.quota.prices import PriceTable
 from sparkle.llm.quota.types import LimitState, Reservation, Settlement
 from sparkle.llm.usage import Principal, Usage
 from sparkle.settings import QuotaSettings
@@ -41,8 +38,6 @@ _log = logging.getLogger(__name__)
 
 _NO_STATES: tuple[LimitState, ...] = ()
 _MOST_CHOICES = 128
-#: Above every real count; keeps tokens times price within what the stores can add up.
-_MOST_TOKENS = 2**31
 
 
 def _random_id() -> str:
@@ -161,7 +156,7 @@ class LLMCostGuard:
         else:
             least = most = max_output_tokens
             self._check(max_output_tokens, choices)
-        if not (0 <= prompt_tokens <= _MOST_TOKENS and 1 <= choices <= _MOST_CHOICES):
+        if not (0 <= prompt_tokens <= MOST_TOKENS and 1 <= choices <= _MOST_CHOICES):
             self._check(most, choices)
             raise InvalidRequestError("The prompt is too long.", param="messages")
         now = self._now()
@@ -193,11 +188,7 @@ class LLMCostGuard:
                 raise refusal(plan, result, base + unit * least, now, self._book.calendar)
             answer = result.answer
             limits = states(plan, result.states, now)
-            holds = tuple(
-                Hold(c.key, c.measure, amounts[c.measure][0] + amounts[c.measure][1] * answer, c.expires)
-                for c in plan.charges
-                if c.measure < len(amounts)
-            )
+            holds = holds_on(plan.charges, amounts, answer)
         reservation = Reservation(
             id=name,
             principal=who,
@@ -217,16 +208,20 @@ class LLMCostGuard:
     async def settle(self, reservation: Reservation, usage: Usage) -> Settlement:
         """Record what was used and give back the rest. Idempotent: the first settlement or release counts.
 
-        Returns at once; the store has it a moment later, together with others (kept and tried again while the
-        store is down). More than was reserved is recorded as it is.
+        Returns when the store has it, so that an answer that leaves afterwards is never unpaid for; a store that is
+        down or busy does not hold the answer up: the settlement is kept and recorded as soon as it can be. More than
+        was reserved is recorded as it is. Whoever stops waiting takes nothing back.
 
         Raises:
             StoreUnavailableError: The guard is closed and can record nothing.
         """
-        usage = _clamped(usage)
+        usage = clamped(usage)
         cost = self._prices.price(reservation.model).cost(usage.prompt_tokens, usage.completion_tokens)
-        recorded = self._end(reservation, usage.total_tokens, cost)
-        return Settlement(reservation.id, usage, cost, reservation.tokens - usage.total_tokens, recorded)
+        first = reservation.id in self._live
+        settle = self._end(reservation, usage)
+        if settle is not None:
+            await self._commit.record(settle)
+        return Settlement(reservation.id, usage, cost, reservation.tokens - usage.total_tokens, first)
 
     async def release(self, reservation: Reservation) -> None:
         """End a reservation of a call that spent nothing. The request itself stays counted against the rate.
@@ -234,7 +229,9 @@ class LLMCostGuard:
         Raises:
             StoreUnavailableError: The guard is closed and can record nothing.
         """
-        self._end(reservation, 0, 0)
+        settle = self._end(reservation, NOTHING)
+        if settle is not None:
+            self._commit.post(settle)
 
     def progress(self, reservation: Reservation, usage_so_far: Usage) -> None:
         """Note what a running call is known to have used, should this process die. Costs next to nothing."""
@@ -279,31 +276,24 @@ class LLMCostGuard:
             except Exception:  # noqa: BLE001 - a beat that failed must not be the last: others would reap this process
                 _log.exception("quota heartbeat failed")
 
-    def _end(self, reservation: Reservation, tokens: int, cost: int) -> bool:
-        if reservation.holds:
-            entries = tuple(
-                Entry(
-                    h.key,
-                    h.held,
-                    tokens if h.measure == TOKENS else cost if h.measure == MONEY else 0,
-                    h.expires,
-                )
-                for h in reservation.holds
-            )
-            # The store decides whether it still is open, so a reservation of unknown history is posted as
-            # well.
-            self._commit.post(Settle(reservation.id, entries))
+    def _end(self, reservation: Reservation, usage: Usage) -> Settle | None:
+        """Forget a running call; returns what the store has to be told.
+
+        The store decides whether it still was open, so it is told of a call of unknown history as well.
+        """
         self._progress.pop(reservation.id, None)
-        return self._live.pop(reservation.id, None) is not None
+        self._live.pop(reservation.id, None)
+        return settlement_of(reservation, usage, self._prices.price(reservation.model))
 
     def _in_store_terms(self, news: Mapping[str, Usage]) -> tuple[tuple[str, tuple[int, ...]], ...]:
         known: list[tuple[str, tuple[int, ...]]] = []
-        for name, raw in news.items():
+        for name, so_far in news.items():
             reservation = self._live.get(name)
-            if reservation is None or not reservation.holds:
-                continue
-            usage, price = _clamped(raw), self._prices.price(reservation.model)
-            known.append((name, _spent(reservation, usage, price)))
+            if reservation is not None and reservation.holds:
+                usage = clamped(so_far)
+                known.append(
+                    (name, spent_on(reservation.holds, usage, self._prices.price(reservation.model)))
+                )
         return tuple(known)
 
     def _check(self, max_output_tokens: int, choices: int) -> None:
@@ -315,22 +305,3 @@ class LLMCostGuard:
 
     def _now(self) -> float:
         return self._clock.now() + self._store.offset
-
-
-def _spent(reservation: Reservation, usage: Usage, price: Price) -> tuple[int, ...]:
-    cost = price.cost(usage.prompt_tokens, usage.completion_tokens)
-    return tuple(
-        usage.total_tokens if h.measure == TOKENS else cost if h.measure == MONEY else 0
-        for h in reservation.holds
-    )
-
-
-def _clamped(usage: Usage) -> Usage:
-    """An upstream's numbers are input like any other: negative is nothing, absurd is the largest that can be
-    counted.
-    """
-    prompt = min(max(0, usage.prompt_tokens), _MOST_TOKENS)
-    completion = min(max(0, usage.completion_tokens), _MOST_TOKENS)
-    if prompt == usage.prompt_tokens and completion == usage.completion_tokens:
-        return usage
-    return Usage(prompt, completion, usage.estimated)

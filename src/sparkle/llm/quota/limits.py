@@ -216,7 +216,8 @@ def refusal(plan: Plan, refused: Refused, wanted: int, now: float, calendar: Cal
             message = f"{name} used up: {spent} of {whole} {scope}; {until}."
         else:
             message = (
-                f"{name} nearly used up: {spent} of {whole} {scope}, and this call may need {asked}; {until}."
+                f"{name} nearly used up: {spent} of {whole} {scope}, and this call may need {asked}; "
+                f"lower max_tokens or wait: {until}."
             )
     return kind(
         message,
