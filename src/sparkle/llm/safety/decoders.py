@@ -24,6 +24,9 @@ MIN_DECODED = 5
 MAX_RUN = 1_000_000
 """Longest encoded run that is decoded, in code points."""
 
+_LONG_ENOUGH_TO_SHIFT = 24
+"""Letters before a base64 run that belong to no encoding are tried to be left out from this length on."""
+
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*(?:={1,6})?")
 _HEX_PAIRS = re.compile(
     r"(?:0x|\\x)?[0-9A-Fa-f]{2}(?:[\s,:;|-]{1,3}(?:0x|\\x)?[0-9A-Fa-f]{2}){5,}(?![0-9A-Fa-f])"
@@ -38,7 +41,8 @@ _ESCAPE = re.compile(
     r"|\\[0-7]{3})"
 )
 _JSON_ESCAPE = re.compile(r"\\[nrtbf\"/\\]")
-_ASCII85 = re.compile(r"<~([!-}\s]{5,})~>|(?:^|(?<=\s))([!-u]{15,})(?=\s|$)")
+_ASCII85 = re.compile(r"<~([!-}\s]{5,})~>|(?:^|(?<=\s))([!-~]{15,})(?=\s|$)")
+_UTF16 = re.compile(rb"[\x20-\x7e\n]\x00|[\x00-\xff][\x4e-\x9f]|[\x00-\x3f]\x30|[\x00-\x5f]\xff", re.DOTALL)
 _MORSE = re.compile(r"[.-]{1,6}(?:[ /|]{1,3}[.-]{1,6}){7,}")
 _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
@@ -53,21 +57,19 @@ def readable(text: str) -> bool:
     if odd * 20 > len(text):
         return False
     letters = sum(1 for c in text if c.isalpha() or c == " ")
-    return letters * 10 >= len(text) * 6
+    return letters * 10 >= len(text) * 6 or _ENCODED.fullmatch(text) is not None
 
 
 def _text(raw: bytes) -> str | None:
     """``raw`` as readable text in UTF-8 or UTF-16, or ``None``."""
-    for encoding in ("utf-8", "utf-16-le"):
-        if encoding == "utf-16-le" and (len(raw) % 2 or raw[1::2].count(0) * 2 < len(raw) // 2):
-            continue
-        try:
-            text = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if readable(text):
-            return text
-    return None
+    text = raw.decode("utf-8", "replace")
+    # A stray byte at the edge of a run must not save what the rest says.
+    if text.count("\ufffd") * 10 > len(text) or text.count("\0") * 4 > len(text):
+        # Almost any bytes are some UTF-16, so only what looks like English or Chinese counts.
+        if len(_UTF16.findall(raw)) * 5 < len(raw) // 2 * 4:
+            return None
+        text = raw.decode("utf-16-le", "replace")
+    return text if readable(text) else None
 
 
 def _unhex(token: str) -> bytes:
@@ -86,6 +88,18 @@ def _unbase64(token: str) -> bytes:
     return binascii.a2b_base64(bare + "=" * (-len(bare) % 4))
 
 
+def _unbase64_from_1(token: str) -> bytes:
+    return _unbase64(token[1:])
+
+
+def _unbase64_from_2(token: str) -> bytes:
+    return _unbase64(token[2:])
+
+
+def _unbase64_from_3(token: str) -> bytes:
+    return _unbase64(token[3:])
+
+
 def encoded_runs(view: View) -> Iterator[Run]:
     """Hexadecimal, base32 and base64 runs of at least 16 characters, also over several lines."""
     for match in _ENCODED.finditer(view.source):
@@ -99,6 +113,8 @@ def encoded_runs(view: View) -> Iterator[Run]:
         if not bare.strip("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"):
             attempts.append(_unbase32)
         attempts.append(_unbase64)
+        if len(token) >= _LONG_ENOUGH_TO_SHIFT:
+            attempts += [_unbase64_from_1, _unbase64_from_2, _unbase64_from_3]
         for attempt in attempts:
             try:
                 text = _text(attempt(token))

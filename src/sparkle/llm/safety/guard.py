@@ -164,9 +164,10 @@ class LLMSafety:
         found = self._findings(piece.text, piece.trust, "", whole=not piece.joined)
         if not found:
             return
-        told = (
-            {(finding.rule, finding.path, finding.start) for finding in findings} if piece.joined else set()
-        )
+        # The same parts are joined in two ways; what shows in both is told once.
+        told: set[tuple[str, str, int]] = set()
+        if piece.joined:
+            told = {(finding.rule, finding.path, finding.start) for finding in findings}
         for finding in found:
             places = piece.places(finding.start, finding.end)
             if piece.joined and len(places) < 2 and not piece.alone:
@@ -223,7 +224,7 @@ class LLMSafety:
         return found
 
     def _odd(self, text: str, judgement: Judgement, watched: bool, path: str, found: list[Finding]) -> None:
-        plain = len(judgement.readings.views) == 1 and text.isascii()
+        plain = judgement.readings.views == (judgement.readings.root,) and text.isascii()
         hits = [] if plain else [*shape.odd_characters(text, self._limits)]
         if judgement.readings.exhausted:
             hits.append(shape.ShapeHit(shape.TOO_MANY_LAYERS, 0, len(text)))

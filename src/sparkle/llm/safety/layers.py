@@ -23,7 +23,7 @@ from sparkle.llm.safety.fold import GONE
 from sparkle.llm.safety.regex import RegexSet
 from sparkle.llm.safety.resources import read_data
 from sparkle.llm.safety.telltales import ROTATIONS, Telltales, pulled_apart
-from sparkle.llm.safety.views import Mirror, Run, View, replace_runs, visible
+from sparkle.llm.safety.views import Mirror, View, replace_runs, visible
 
 MAX_DEPTH = 5
 MAX_VIEWS = 24
@@ -35,6 +35,7 @@ _LATIN_RUN = re.compile(r"(?<![a-z0-9])[a-z0-9](?:[\W_]{1,3}[a-z0-9]){4,}(?![a-z
 _CHINESE_RUN = re.compile("[\u4e00-\u9fff]{1,2}(?:[\\W_]{1,3}[\u4e00-\u9fff]{1,2}){3,}")
 _GAP = re.compile(r"[\W_]+")
 _HYPHENS = re.compile(r"(?<=[a-z])[-._*|~\\]{1,2}(?=[a-z])")
+_MARKED = re.compile(rb"\x01+")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _ESCAPED = rb"\\u\{?[0-9a-f]{2}|\\x[0-9a-f]{2}|\\[0-7]{3}|u\+[0-9a-f]{4}|%u[0-9a-f]{4}"
 _CONTROL = rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
@@ -90,8 +91,8 @@ class Readings:
     """Whether depth, number or size stopped further readings."""
 
 
-def _decoding(name: str, indicator: bytes, decoder: Decoder) -> Layer:
-    return Layer(name, indicator, lambda view: replace_runs(view, name, decoder(view)))
+def _decoding(name: str, indicator: bytes, decoder: Decoder, *, compact: bool = False) -> Layer:
+    return Layer(name, indicator, lambda view: replace_runs(view, name, decoder(view), compact=compact))
 
 
 def _translation(name: str, table: Mapping[int, str], rank: Rank = 2) -> Layer:
@@ -103,16 +104,21 @@ def _compact(words: Sequence[str]) -> Callable[[View], View | None]:
     apart = pulled_apart(words)
 
     def read(view: View) -> View | None:
-        gaps: set[tuple[int, int]] = {match.span() for match in _HYPHENS.finditer(view.text)}
-        for run in chain(*(runs.finditer(view.text) for runs in (_LATIN_RUN, _CHINESE_RUN, apart))):
-            gaps.update(gap.span() for gap in _GAP.finditer(view.text, run.start(), run.end()))
-        runs: list[Run] = []
-        for start, end in sorted(gaps):
-            if not runs or start >= runs[-1][1]:
-                runs.append((start, end, ""))
+        marks = bytearray(len(view.text))
+        for match in _HYPHENS.finditer(view.text):
+            _mark(marks, match)
+        for found in chain(*(runs.finditer(view.text) for runs in (_LATIN_RUN, _CHINESE_RUN, apart))):
+            for gap in _GAP.finditer(view.text, found.start(), found.end()):
+                _mark(marks, gap)
+        runs = ((gap.start(), gap.end(), "") for gap in _MARKED.finditer(marks))
         return replace_runs(view, "compact", runs, compact=True)
 
     return read
+
+
+def _mark(marks: bytearray, match: re.Match[str]) -> None:
+    start, end = match.span()
+    marks[start:end] = b"\1" * (end - start)
 
 
 def _backwards(view: View) -> View:
@@ -138,7 +144,9 @@ def _decodings(data: LayerData) -> Iterator[Layer]:
     yield _decoding("ascii85", rb"<~|(?:ascii|base) ?-?85|[ab]85", decoders.ascii85)
     yield _decoding("morse", rb"(?:[.-]{1,6}[ /|]{1,3}){7}", decoders.morse(data.morse))
     spelling = decoders.spelling(data.spelling)
-    yield _decoding("spelling", rb"(?:" + spelled + rb")[\s,.-]{1,2}(?:" + spelled + rb")\b", spelling)
+    yield _decoding(
+        "spelling", rb"(?:" + spelled + rb")[\s,.-]{1,2}(?:" + spelled + rb")\b", spelling, compact=True
+    )
 
 
 def _leet(data: LayerData) -> dict[str, dict[str, str]]:

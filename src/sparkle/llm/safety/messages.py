@@ -203,7 +203,8 @@ class _Collector:
                 )
 
     def _part(self, keys: Keys, part: Mapping[str, Any], trust: Trust) -> None:
-        kind = part.get("type")
+        named: object = part.get("type")
+        kind = named if isinstance(named, str) else ""
         text = part.get("text")
         if kind in ("text", "input_text", "output_text") and isinstance(text, str):
             if text:
@@ -216,7 +217,7 @@ class _Collector:
         else:
             if kind in _INDIRECT_PARTS and trust in ("untrusted", "trusted"):
                 trust = "indirect"
-            self._walk_fields(keys, part, trust, skip=frozenset({"type"}))
+            self._walk_fields(keys, part, trust, skip=frozenset({"type"} if kind else ()))
 
     def _walk_fields(
         self, keys: Keys, fields: Mapping[str, Any], trust: Trust, *, skip: frozenset[str], deep: bool = True

@@ -167,7 +167,7 @@ class _Translator:
                 return f"[^.!?\\n]{{0,{3 * int(count)}}}"
             if self._variant == "compact":
                 return f"[^.!?\\n]{{0,{6 * int(count)}}}"
-            return f"(?:[^\\s.!?]+[\\s,:;\"']+){{0,{count}}}"
+            return f"(?:[^\\s.!?]+{_SEPARATOR}+){{0,{count}}}"
         if token[0] == "[" and len(token) > 1:
             return _byte_class(token)
         # A following ? or * must mean the whole character, not its last byte.

@@ -30,7 +30,9 @@ _INVISIBLE = re.compile(
 )
 _BIDI = re.compile("[\u202d\u202e]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]+")
-_TAG_TEXT = re.compile("(?<!\U0001f3f4)[\U000e0020-\U000e007e]{4,}|\U0001f3f4[\U000e0020-\U000e007e]{9,}")
+_TAG_TEXT = re.compile(
+    "(?<![\U0001f3f4\U000e0020-\U000e007e])[\U000e0020-\U000e007e]{4,}|\U0001f3f4[\U000e0020-\U000e007e]{9,}"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,15 +47,15 @@ class OffsetMap:
         self._ends.append(end)
         self._whole.append(whole)
 
-    def span(self, start: int, end: int) -> tuple[int, int]:
-        """The parent's span for the non-empty span ``start:end`` of the view."""
+    def span(self, start: int, end: int) -> tuple[int, int, bool]:
+        """The parent's span for the non-empty span ``start:end`` of the view, and whether it reads otherwise there."""
         if not self._views:
-            return start, end
+            return start, end, False
         first = max(bisect_right(self._views, start) - 1, 0)
         last = max(bisect_right(self._views, max(end - 1, start)) - 1, 0)
         begin = self._starts[first] + (0 if self._whole[first] else start - self._views[first])
         finish = self._ends[last] if self._whole[last] else self._starts[last] + end - self._views[last]
-        return begin, finish
+        return begin, finish, finish - begin != end - start or 1 in self._whole[first : last + 1]
 
 
 class Mirror:
@@ -66,9 +66,9 @@ class Mirror:
     def __init__(self, length: int) -> None:
         self._length = length
 
-    def span(self, start: int, end: int) -> tuple[int, int]:
-        """The parent's span for the span ``start:end`` of the view."""
-        return self._length - end, self._length - start
+    def span(self, start: int, end: int) -> tuple[int, int, bool]:
+        """The parent's span for the span ``start:end`` of the view, and that it reads otherwise there."""
+        return self._length - end, self._length - start, True
 
 
 @dataclass(slots=True, eq=False)
@@ -113,16 +113,29 @@ class View:
         """
         if self.parent is None:
             return start, end
-        view, changed = self, self.plain
+        # One more on each side, because what stands beside a word decides whether it is one.
+        changed = self.plain or self._changed(max(start - 1, 0), min(end + 1, len(self.source)))
+        if not changed:
+            return None
+        view = self
+        while view.parent is not None:
+            if view.offsets is not None:
+                start, end, _ = view.offsets.span(start, end)
+            view = view.parent
+        return start, end
+
+    def _changed(self, start: int, end: int) -> bool:
+        view = self
         while view.parent is not None:
             if view.offsets is None:
-                changed = changed or view.source[start:end] != view.parent.source[start:end]
+                if view.source[start:end] != view.parent.source[start:end]:
+                    return True
             else:
-                before = end - start
-                start, end = view.offsets.span(start, end)
-                changed = changed or end - start != before or isinstance(view.offsets, Mirror)
+                start, end, otherwise = view.offsets.span(start, end)
+                if otherwise:
+                    return True
             view = view.parent
-        return (start, end) if changed else None
+        return False
 
     def path(self) -> str:
         """The readings from the original to this one, e.g. ``visible > base64``."""
