@@ -1,6 +1,6 @@
 """Puts recorded results into a Markdown page, between two markers.
 
-Run: ``python -m bench.render docs/benchmarks.md results.json``
+Run: ``python -m bench.render [--brief] docs/benchmarks.md results.json``
 """
 
 from __future__ import annotations
@@ -17,11 +17,20 @@ BEGIN = "<!-- recorded results: begin (written by python -m bench.render) -->"
 END = "<!-- recorded results: end -->"
 
 
-def markdown(run: Run) -> str:
-    """All tables of a run as Markdown, with the machine they were measured on."""
+def markdown(run: Run, *, brief: bool = False) -> str:
+    """All tables of a run as Markdown, with the machine they were measured on.
+
+    Args:
+        run: What was recorded.
+        brief: Only the figures beside their targets.
+    """
     facts = ", ".join(f"{name}: {value}" for name, value in run.machine.items())
     blocks = [f"Measured {run.started} ({facts})."]
     for part in run.parts:
+        if brief:
+            verdict = judge(part)
+            blocks += [f"`{part.command}`", _table(verdict)] if verdict else []
+            continue
         blocks += [f"### {part.name}", f"`{part.command}`, {part.seconds:.0f} s", *_part(part)]
     return "\n\n".join(blocks)
 
@@ -61,11 +70,14 @@ def main() -> None:
     )
     parser.add_argument("page", type=Path)
     parser.add_argument("results", type=Path, help="written by python -m bench --json")
+    parser.add_argument("--brief", action="store_true", help="only the figures beside their targets")
     options = parser.parse_args()
     page: Path = options.page
     try:
         run = msgspec.json.decode(Path(options.results).read_bytes(), type=Run)
-        page.write_text(place(page.read_text(encoding="utf-8"), markdown(run)), encoding="utf-8")
+        page.write_text(
+            place(page.read_text(encoding="utf-8"), markdown(run, brief=options.brief)), encoding="utf-8"
+        )
     except (OSError, ValueError) as exc:
         sys.exit(f"bench.render: {exc}")
 
