@@ -219,7 +219,6 @@ class Reader:
             "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "HOME": str(self._folder),
             "LANG": "C.UTF-8",
-            "PYTHONDONTWRITEBYTECODE": "1",
             # The documented default is 8000; here every server takes a free port, and the pages' address is replaced.
             "SPARKLE_SERVER__PORT": "0",
             "SPARKLE_SERVER__DRAIN_SECONDS": "2",
