@@ -106,7 +106,7 @@ def number(value: float) -> str:
     """Three significant digits, thousands with commas."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.2g}"
+    return f"{value:.3g}"
 
 
 def spread(values: Sequence[float]) -> str:

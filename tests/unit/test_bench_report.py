@@ -106,7 +106,7 @@ def test_a_smaller_figure_is_better_where_the_target_is_a_most() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(12345.6, "12,346"), (105.4, "105"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.012"), (0.0, "0")],
+    [(12345.6, "12,346"), (105.4, "105"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.0123"), (0.0, "0")],
 )
 def test_numbers_keep_three_significant_digits(value: float, shown: str) -> None:
     assert report.number(value) == shown
