@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.support.gateway import Client, calls, read_audit, spoken
+from tests.support.gateway import Client, calls, gateway, read_audit, spoken
 from tests.support.serve import ServerProcess, children, clean_environ, is_alive, serving, wait_for_end
 from tests.support.upstream import ScriptedUpstream
 
@@ -249,7 +249,26 @@ async def test_a_connection_that_sends_rubbish_is_refused_and_the_server_lives(
         ):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(rubbish)
-            assert (await reader.read()).startswith((b"HTTP/1.1 400", b""))
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"\r\nx-request-id: req_" in head
+            assert json.loads(body)["error"]["code"] == "invalid_request"
             writer.close()
         async with aiohttp.ClientSession() as session, session.get(server.url + "/healthz") as answer:
             assert answer.status == 200
+
+
+@pytest.mark.parametrize("offer", ["h2c", "websocket", "TLS/1.2"])
+async def test_an_offer_to_upgrade_is_ignored_and_the_request_answered(
+    tmp_path: Path, up: ScriptedUpstream, offer: str
+) -> None:
+    up.answer("ok")
+    headers = {
+        "connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": offer,
+        "HTTP2-Settings": "AAMAAABkAAQAAP__",
+    }
+    async with gateway(tmp_path, upstream=up.url) as gw:
+        assert (await gw.chat("Please upgrade: me", headers=headers)).text == "ok"
+        assert (await gw.get("/healthz", headers=headers)).status == 200
+    assert calls(up)[0].json["messages"][0]["content"] == "Please upgrade: me"

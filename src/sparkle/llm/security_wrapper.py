@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -26,7 +26,7 @@ from sparkle.llm.guarded_stream import GuardedStream
 from sparkle.llm.guards import Guards
 from sparkle.llm.requests import ChatRequest, EmbeddingsRequest, parse_chat
 from sparkle.llm.results import ChatResult, StreamEvent
-from sparkle.llm.upstream_body import system_texts, upstream_body
+from sparkle.llm.upstream_body import system_texts, text_size, upstream_body
 from sparkle.llm.usage import Principal, Usage
 from sparkle.llm.verdict import ALLOW, Action, Verdict
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from sparkle.llm.output import PromptGuard
     from sparkle.llm.providers import ProviderRouter
     from sparkle.llm.quota import LimitState, LLMCostGuard, Reservation, TokenCounter
+
+T = TypeVar("T")
 
 _THREAD_ABOVE_CHARS = 30_000
 """Above this many characters a check leaves the event loop, so that one long text does not stall the others."""
@@ -191,12 +193,11 @@ class LLMSecurityWrapper:
         record = self._begin("embeddings", request.model, who, request_id, traceparent, stream=False)
         try:
             guards = self._guards()
-            verdict = await self._judge(
-                guards, lambda: _judge_texts(guards, request.texts), sum(map(len, request.texts)), record
-            )
+            size = sum(map(len, request.texts))
+            verdict = await self._judge(guards, lambda: _judge_texts(guards, request.texts), size, record)
             _refuse_if_blocked(verdict)
-            count = request.token_ids + sum(
-                self._tokens.count_text(text, request.model) for text in request.texts
+            count = request.token_ids + await _off_loop_if_large(
+                lambda: sum(self._tokens.count_text(text, request.model) for text in request.texts), size
             )
             reservation = await self._reserve(guards, who, request.model, count, 0, 1, record)
             try:
@@ -222,7 +223,7 @@ class LLMSecurityWrapper:
 
     async def _prepare(self, request: ChatRequest, who: Principal, record: CallRecord) -> _Prepared:
         guards = self._guards()
-        size = sum(len(content) for m in request.messages if isinstance(content := m.get("content"), str))
+        size = text_size(request.messages)
         messages = request.messages
 
         def judge() -> Verdict:
@@ -233,7 +234,9 @@ class LLMSecurityWrapper:
 
         verdict = await self._judge(guards, judge, size, record, request.messages)
         _refuse_if_blocked(verdict)
-        tokens = self._tokens.count_messages(messages, request.model, request.body.get("tools"))
+        tokens = await _off_loop_if_large(
+            lambda: self._tokens.count_messages(messages, request.model, request.body.get("tools")), size
+        )
         reservation = await self._reserve(
             guards, who, request.model, tokens, request.max_tokens, request.choices, record
         )
@@ -255,7 +258,7 @@ class LLMSecurityWrapper:
     ) -> Verdict:
         started = self._clock.monotonic()
         try:
-            verdict = judge() if size <= _THREAD_ABOVE_CHARS else await asyncio.to_thread(judge)
+            verdict = await _off_loop_if_large(judge, size)
         except SparkleError:
             raise
         except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
@@ -412,10 +415,21 @@ def findings_json(verdict: Verdict) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(finding) for finding in verdict.findings]
 
 
+async def _off_loop_if_large(work: Callable[[], T], size: int) -> T:
+    """Do ``work`` on ``size`` characters here, or in a thread where that would hold up other calls."""
+    return work() if size <= _THREAD_ABOVE_CHARS else await asyncio.to_thread(work)
+
+
 def _judge_texts(guards: Guards, texts: Sequence[str]) -> Verdict:
     found: list[Any] = []
+    left = (
+        guards.policy.input.limits.max_text_chars
+    )  # nothing is enforced here, so megabytes need not be read
     for i, text in enumerate(texts):
-        found += guards.safety.check_text(text, trust="watch", path=f"input[{i}]").findings
+        if left <= 0:
+            break
+        found += guards.safety.check_text(text[:left], trust="watch", path=f"input[{i}]").findings
+        left -= len(text)
     return Verdict.of(found)
 
 

@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from sparkle.server.gateway import Gateway
+from sparkle.server.protocol import GatewayProtocol
 
 log = logging.getLogger("sparkle.server")
 
@@ -57,7 +58,7 @@ def uvicorn_config(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         gateway,
         loop="uvloop",
-        http="httptools",
+        http=GatewayProtocol,
         ws="none",
         lifespan="on",
         access_log=False,
