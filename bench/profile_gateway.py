@@ -48,7 +48,8 @@ def main() -> int:
     console = screen.console()
     screen.show(console, _summary(plain, loaded, recording))
     view = profile_view.sampled if options.mode == "sample" else profile_view.counted
-    for table in view(recording, loaded.requests, options.top):
+    # wrk does not count the requests it has under way when it stops, but the worker still answers them.
+    for table in view(recording, loaded.requests + loaded.connections, options.top):
         screen.show(console, table)
     return 0
 
