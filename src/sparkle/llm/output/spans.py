@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sparkle.llm.output.rules import Rule
@@ -21,7 +21,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Enforced spans that overlap."""
+    """What leaves no text: enforced spans that overlap, or one that continues an earlier one."""
 
     start: int
     end: int
@@ -33,25 +33,38 @@ class Group:
 def merge(spans: list[Span]) -> list[Group]:
     """Join overlapping enforced spans; the most severe rule names the group, then the leftmost.
 
-    Spans that only touch stay apart, so that nothing that follows can change a group whose end is settled.
+    Spans that only touch stay apart, so that nothing that follows can change a group whose end is settled. A span
+    that continues is no part of a group (a stream may see it in other portions than a whole text); what begins inside
+    it is covered by it and adds no placeholder.
     """
+    enforced = sorted((s for s in spans if s.rule.enforced), key=lambda s: (s.start, not s.continued, -s.end))
     groups: list[Group] = []
-    best: Span | None = None
-    start = end = 0
-    blocks = continued = False
-    for span in sorted(
-        (s for s in spans if s.rule.enforced), key=lambda s: (s.start, not s.continued, -s.end)
-    ):
-        if best is not None and span.start < end:
-            end = max(end, span.end)
-            if span.rule.rank > best.rule.rank:
-                best = span
+    covered = -1
+    members: list[Span] = []
+    end = 0
+    for span in enforced:
+        if span.continued:
+            continue
+        if members and span.start >= end:
+            groups.append(_group(members, end))
+            members = []
+        members.append(span)
+        end = max(end, span.end) if len(members) > 1 else span.end
+    if members:
+        groups.append(_group(members, end))
+    continued = [Group(s.start, s.end, "", blocks=False) for s in enforced if s.continued]
+    if not continued:
+        return groups
+    joined: list[Group] = []
+    for group in sorted([*groups, *continued], key=lambda g: (g.start, bool(g.placeholder))):
+        if not group.placeholder:
+            covered = max(covered, group.end)
+            joined.append(group)
         else:
-            if best is not None:
-                groups.append(Group(start, end, "" if continued else best.rule.placeholder, blocks))
-            best, start, end = span, span.start, span.end
-            blocks, continued = False, span.continued
-        blocks = blocks or span.rule.mode is Mode.BLOCK
-    if best is not None:
-        groups.append(Group(start, end, "" if continued else best.rule.placeholder, blocks))
-    return groups
+            joined.append(replace(group, placeholder="") if group.start < covered else group)
+    return joined
+
+
+def _group(members: list[Span], end: int) -> Group:
+    worst = max(members, key=lambda s: (s.rule.rank, -s.start))
+    return Group(members[0].start, end, worst.rule.placeholder, any(s.rule.mode is Mode.BLOCK for s in members))

@@ -35,7 +35,7 @@ class OutputStream:
 
     __slots__ = (
         "_blocked", "_early", "_fed", "_findings", "_guard", "_leak", "_leaks", "_low", "_marks", "_offset", "_over",
-        "_oversize", "_path", "_raw", "_rules", "_run", "_scanner", "_seen", "_state", "_text",
+        "_oversize", "_path", "_places", "_raw", "_rules", "_run", "_scanner", "_state", "_text",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +60,7 @@ class OutputStream:
         self._over = False
         self._blocked = False
         self._findings: list[Finding] = []
-        self._seen: set[tuple[str, int, int]] = set()
+        self._places: dict[str, int] = {}  # rule id to the index of its last finding
 
     @property
     def blocked(self) -> bool:
@@ -199,7 +199,7 @@ class OutputStream:
             if high <= low and not final:
                 return self._open(text)
         spans += [Span(start, end, rule) for start, end, rule in self._leaks if start < high]
-        return self._emit(text, spans, high)
+        return self._emit(text, spans, high, final=final)
 
     def _scan(
         self, text: str, high: int, known: list[int] | None, *, final: bool
@@ -239,9 +239,10 @@ class OutputStream:
             rule = rule.blocking()  # too much to hold back until it ends
         self._leaks.append((start, end, rule))
 
-    def _emit(self, text: str, spans: list[Span], high: int) -> str:
+    def _emit(self, text: str, spans: list[Span], high: int, *, final: bool) -> str:
         low, raw, marks = self._low, self._raw, self._marks
-        raw_high = original_start(marks, high - low)
+        # Invisible characters at the end stay with what follows: they may stand inside a value that goes on.
+        raw_high = len(raw) if final and high == len(self._text) else original_end(marks, high - low)
         if not spans:
             out = raw[:raw_high]
         else:
@@ -251,12 +252,13 @@ class OutputStream:
             pieces: list[str] = []
             position = 0
             for group in merge(spans):
-                pieces.append(raw[position : original_start(marks, group.start - low)])
+                if group.placeholder:
+                    pieces.append(raw[position : original_start(marks, group.start - low)])
                 if group.blocks:
                     self._note(spans, low, group.start, group.end)
                     return self._block("".join(pieces))
                 pieces.append(group.placeholder)
-                position = original_end(marks, group.end - low)
+                position = max(position, original_end(marks, group.end - low))
             pieces.append(raw[position:raw_high])
             out = "".join(pieces)
             self._note(spans, low, high)
@@ -270,7 +272,7 @@ class OutputStream:
         self._raw = self._raw[raw_high:]
         self._offset += raw_high
         if self._marks:
-            self._marks = [mark - count for mark in self._marks if mark > count]
+            self._marks = [mark - count for mark in self._marks if mark >= count]
         self._leaks = [leak for leak in self._leaks if leak[1] > high] if self._leaks else self._leaks
         self._low = high
         cut = high - CONTEXT
@@ -301,12 +303,14 @@ class OutputStream:
                 continue
             start = self._offset + original_start(self._marks, span.start - low)
             end = self._offset + original_end(self._marks, span.end - low)
-            last = self._findings[-1] if self._findings else None
-            goes_on = span.continued or rule.spec.family == "leak"
-            if last is not None and last.rule == rule.spec.id and goes_on and start <= last.end:
-                self._findings[-1] = rule.finding(last.start, max(end, last.end), self._path)
-                continue
-            key = (rule.spec.id, start, end)
-            if key not in self._seen and len(self._findings) < MAX_FINDINGS:
-                self._seen.add(key)
+            place = self._places.get(rule.spec.id)
+            if place is not None:
+                last = self._findings[place]
+                if span.continued or (rule.spec.family == "leak" and start <= last.end):
+                    self._findings[place] = rule.finding(last.start, max(end, last.end), self._path)
+                    continue
+                if (start, end) == (last.start, last.end):
+                    continue
+            if len(self._findings) < MAX_FINDINGS:
+                self._places[rule.spec.id] = len(self._findings)
                 self._findings.append(rule.finding(start, end, self._path))

@@ -44,7 +44,8 @@ _SOLID = re.compile(f"(?![{SOFT}])[{JOINED}](?:(?![{SOFT}])[{JOINED}])*")
 _WIDE = re.compile(f"[{_WIDE_JOINED}]")
 _NUMBER_TAIL = re.compile(f"[+(]{{0,2}}[0-9](?:[{GAP}]{{0,3}}[0-9])*[{GAP}]{{0,3}}[{JOINED}]*\\Z")
 _NUMBER_NEAR = re.compile(f"[0-9][{GAP}]{{0,3}}\\Z")
-_GROUPS_TAIL = re.compile(r"(?:\A|[^A-Za-z0-9])([A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){0,7}(?: [A-Z0-9]{0,4})?)\Z")
+_GROUPS_TAIL = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){0,7}(?: [" + JOINED + r"]*)?)\Z")
+_UPPER = re.compile("[A-Z0-9]")
 _NUMBER_WINDOW = 4 * MAX_DIGITS + 16
 _GROUPS_WINDOW = 48
 
@@ -168,16 +169,15 @@ def settled(text: str, low: int, run: int) -> int:
     start of a piece. Held back are the unfinished piece, a number that may go on behind its gap, and a spaced IBAN.
     """
     end = len(text)
-    hold = piece_start(text, max(run, low), end) if end - max(run, low) > SOFT_AFTER else max(run, low)
-    near = text[max(low, hold - 4) : hold]
+    piece = piece_start(text, max(run, low), end) if end - max(run, low) > SOFT_AFTER else max(run, low)
+    hold = piece
+    near = text[max(low, piece - 4) : piece]
     if near and _NUMBER_NEAR.search(near):
-        window = max(low, hold - _NUMBER_WINDOW)
-        match = _NUMBER_TAIL.search(text, window)
+        match = _NUMBER_TAIL.search(text, max(low, piece - _NUMBER_WINDOW))
         if match and match.start() < hold:
             hold = piece_at(text, low, match.start())
-    last = text[-1:]
-    if last == " " or last.isdigit() or last.isupper():
-        match = _GROUPS_TAIL.search(text, max(low, end - _GROUPS_WINDOW))
+    if near[-1:] == " " and _UPPER.match(near[-2:-1]):
+        match = _GROUPS_TAIL.search(text, max(low, piece - _GROUPS_WINDOW))
         if match and match.start(1) < hold:
             hold = piece_at(text, low, match.start(1))
     return hold
