@@ -15,10 +15,21 @@ from functools import lru_cache
 from threading import Lock
 
 from sparkle.errors import ConfigurationError
-from sparkle.llm.safety.pattern import Language, Need, Variant
+from sparkle.llm.safety.pattern import Compiled, Language, Need, Variant
 from sparkle.llm.safety.regex import PatternError, Regex, RegexSet
 from sparkle.llm.safety.rules import RuleBook, default_book
 from sparkle.llm.safety.views import View
+
+
+EXACT_BYTES = 131_072
+"""Bytes that one pattern reads exactly in one reading of a text."""
+
+EXACT_MEMORY = 1 << 19
+"""Bytes that the automaton of an exact pattern may hold."""
+
+_STOPS = (b".", b"!", b"?")
+_BEYOND = 160
+"""Bytes read beyond the sentence, for patterns whose ends reach over a full stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +46,71 @@ class Target:
 class Probe:
     """One pattern with what it needs; compiled when it is first searched for, because most never are."""
 
-    __slots__ = ("_regex", "needed", "source", "target")
+    __slots__ = ("_exact", "_exact_source", "_loose", "needed", "source", "target")
 
-    def __init__(self, target: Target, source: bytes, needed: int) -> None:
+    def __init__(self, target: Target, compiled: Compiled, needed: int) -> None:
         self.target = target
-        self.source = source
+        self.source = compiled.loose
+        self._exact_source = compiled.exact
         self.needed = needed
         """Bit set of the needs that must occur."""
-        self._regex: Regex | None = None
+        self._loose: Regex | None = None
+        self._exact: Regex | None = None
 
-    @property
-    def regex(self) -> Regex:
-        """The compiled pattern. Two threads may compile it at the same time; either result is right.
+    def spans(self, data: bytes, limit: int) -> Iterator[tuple[int, int]]:
+        """Up to ``limit`` byte spans of the pattern in ``data``, from left to right.
+
+        The loose pattern finds sentences, the exact one reads only those. Sentences of more than
+        :data:`EXACT_BYTES` altogether are found without being read exactly: who writes a book of nothing but trigger
+        words, without a full stop, gains nothing by it.
 
         Raises:
             ConfigurationError: the pattern is not valid RE2 syntax; the message names the rule.
         """
-        if self._regex is None:
-            try:
-                self._regex = Regex(self.source)
-            except PatternError as error:
-                raise ConfigurationError(
-                    f"rule {self.target.rule} {self.target.signal}: {error.message}"
-                ) from None
-        return self._regex
+        if self._loose is None:
+            self.compile()
+        loose, exact = self._loose, self._exact
+        if loose is None or exact is None:
+            if loose is not None:
+                yield from loose.spans(data, limit)
+            return
+        start, left, found = 0, EXACT_BYTES, 0
+        while found < limit and (hit := loose.search(data, start)) is not None and hit[1] > hit[0]:
+            first, last = _sentence(data, *hit)
+            first = max(first, start)
+            left -= last - first
+            if left < 0:
+                yield hit
+                found, start = found + 1, hit[1]
+                continue
+            read = exact.search(data, first, min(last + _BEYOND, len(data)))
+            if read is None or read[1] == read[0]:
+                start = max(last, hit[1])
+                continue
+            yield read
+            found, start = found + 1, read[1]
+
+    def compile(self) -> None:
+        """Compile the pattern. Two threads may do it at the same time; either result is right.
+
+        Raises:
+            ConfigurationError: the pattern is not valid RE2 syntax; the message names the rule.
+        """
+        try:
+            if self._exact_source is not None:
+                self._exact = Regex(self._exact_source, max_mem=EXACT_MEMORY)
+            self._loose = Regex(self.source)
+        except PatternError as error:
+            raise ConfigurationError(
+                f"rule {self.target.rule} {self.target.signal}: {error.message}"
+            ) from None
+
+
+def _sentence(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """The bytes from the full stop before ``start:end`` to the one after."""
+    first = max(data.rfind(mark, 0, start) for mark in _STOPS)
+    last = min((at for mark in _STOPS if (at := data.find(mark, end)) >= 0), default=len(data))
+    return first + 1, last
 
 
 class Matcher:
@@ -81,7 +133,7 @@ class Matcher:
                     needs.append(
                         [wanted.setdefault(need, len(wanted)) for need in sorted(compiled.needs, key=sorted)]
                     )
-                    self.probes.append(Probe(target, compiled.source, sum(1 << bit for bit in needs[-1])))
+                    self.probes.append(Probe(target, compiled, sum(1 << bit for bit in needs[-1])))
             except PatternError as error:
                 raise ConfigurationError(f"rule {target.rule} {target.signal}: {error.message}") from None
         literals: dict[bytes, int] = {}

@@ -80,7 +80,7 @@ class Judge:
                 info = self._infos[target.rule]
                 if (info.scope == "indirect" and not indirect) or (info.disguised and not view.disguised):
                     continue
-                for begin, finish in probe.regex.spans(view.data, MAX_MATCHES):
+                for begin, finish in probe.spans(view.data, MAX_MATCHES):
                     place = view.original(*view.characters(begin, finish))
                     if place is None:
                         continue  # nothing was hidden here: the plain reading has it, if it is anything

@@ -4,10 +4,15 @@ It is RE2 syntax with four shorthands, so that one line of data covers a family 
 
 ``{name}``     a fragment from ``data/fragments.yaml``: an alternation of words, e.g. ``{ovr}``
 ``{gap:N}``    up to N words of the same sentence (after a blank)
-``{zgap:N}``   up to N Chinese characters of the same clause
+``{zgap:N}``   up to N Chinese characters of the same sentence and line
+``{span:N}``   up to N bytes of the same line
 a blank        whatever separates words: blanks, line breaks, quotes, commas, Markdown marks
 
-Every pattern is compiled twice: ``words`` for ordinary text and ``compact`` for text whose separators were taken out
+Counting is what makes an automaton large: text full of trigger words has it remember where each of the last N of them
+stood. So a pattern with gaps becomes two: a *loose* one, in which a gap is anything within the sentence or line, and the
+*exact* one, which only reads the sentences that the loose one points out.
+
+There are two variants of every pattern: ``words`` for ordinary text and ``compact`` for text whose separators were taken out
 (``i g n o r e``), where blanks are optional, gaps count characters and ``\b`` means nothing.
 
 What must occur in every match (one of a few literals, like ``ignor``, ``disregard`` or ``forget``) is a *need* of the
@@ -30,11 +35,11 @@ Variant = Literal["words", "compact"]
 _SEPARATOR = r"[\s\"'*_,:;()<>\[\]#~`|/=+-]"
 _BLANK: dict[Variant, str] = {"words": f"(?:{_SEPARATOR}+)", "compact": f"(?:{_SEPARATOR}*)"}
 _TOKEN = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{z?gap:\d+\}|\{\d+,?\d*\}\??|[*+?]\??|\(\?:|[()| ]|.",
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{(?:z?gap|span):\d+\}|\{\d+,?\d*\}\??|[*+?]\??|\(\?:|[()| ]|.",
     re.DOTALL,
 )
 _NAMED = re.compile(r"\{[a-z][a-z0-9_]*\}")
-_GAP = re.compile(r"\{z?gap:\d+\}")
+_GAP = re.compile(r"\{(?:z?gap|span):\d+\}")
 _QUANTIFIER = re.compile(r"[*+?]\??|\{\d+,?\d*\}\??")
 _LITERAL = re.compile(r"[a-z0-9<>:;=&%@!~/_-]|\\[^a-zA-Z0-9]|[^\x00-\x7f]")
 _MIN_LITERAL = 2
@@ -49,8 +54,10 @@ Need = frozenset[bytes]
 class Compiled:
     """One alternative of a pattern, translated."""
 
-    source: bytes
-    """RE2 source over UTF-8 bytes read as Latin-1."""
+    loose: bytes
+    """RE2 source over UTF-8 bytes read as Latin-1, gaps not counted; matches wherever ``exact`` does."""
+    exact: bytes | None
+    """RE2 source with gaps counted; ``None`` if there are none."""
     needs: frozenset[Need]
     """What occurs in every match; empty if nothing in particular."""
 
@@ -73,7 +80,7 @@ class Language:
     def __init__(self, fragments: Mapping[str, str], variant: Variant = "words") -> None:
         self.variant: Variant = variant
         self._fragments = fragments
-        self._translated: dict[str, tuple[str, _Part | None]] = {}
+        self._translated: dict[tuple[str, bool], tuple[str, _Part | None]] = {}
         self._open: list[str] = []
 
     def translate(self, pattern: str) -> Iterator[Compiled]:
@@ -83,30 +90,36 @@ class Language:
             PatternError: unknown fragment, fragments in a circle, unbalanced brackets, or a character class that RE2
                 could only match byte by byte (a negated class or a range with Chinese characters).
         """
-        for source, parts in _Translator(pattern, self).alternatives():
-            yield Compiled(source.encode(), frozenset(part.literals for part in parts))
+        loose = _Translator(pattern, self).alternatives()
+        exact = _Translator(pattern, self, counting=True).alternatives()
+        for (source, parts), (counted, _) in zip(loose, exact, strict=True):
+            needs = frozenset(part.literals for part in parts)
+            yield Compiled(source.encode(), None if counted == source else counted.encode(), needs)
 
-    def fragment(self, name: str) -> tuple[str, _Part | None]:
-        """A fragment's source and what always occurs in it."""
-        if name not in self._translated:
+    def fragment(self, name: str, *, counting: bool) -> tuple[str, _Part | None]:
+        """A fragment's source, gaps counted or not, and what always occurs in it."""
+        key = name, counting
+        if key not in self._translated:
             if name not in self._fragments:
                 raise PatternError(f"unknown fragment {name}")
             if name in self._open:
                 raise PatternError(f"fragments refer to each other in a circle: {', '.join(self._open)}")
             self._open.append(name)
-            self._translated[name] = _group(_Translator(self._fragments[name], self).alternatives())
+            fragment = _Translator(self._fragments[name], self, counting=counting)
+            self._translated[key] = _group(fragment.alternatives())
             self._open.pop()
-        return self._translated[name]
+        return self._translated[key]
 
 
 class _Translator:
     """Recursive descent over the tokens of one pattern or fragment."""
 
-    def __init__(self, pattern: str, language: Language) -> None:
+    def __init__(self, pattern: str, language: Language, *, counting: bool = False) -> None:
         self._tokens: list[str] = _TOKEN.findall(pattern)
         self._at = 0
         self._language = language
         self._variant: Variant = language.variant
+        self._counting = counting
 
     def alternatives(self) -> list[tuple[str, list[_Part]]]:
         """All alternatives of the whole, each with its source and the parts that always occur in it."""
@@ -153,7 +166,7 @@ class _Translator:
             self._at += 1
             return _group(alternatives)
         if _NAMED.fullmatch(token):
-            return self._language.fragment(token[1:-1])
+            return self._language.fragment(token[1:-1], counting=self._counting)
         return self._plain(token), None
 
     def _plain(self, token: str) -> str:
@@ -162,16 +175,24 @@ class _Translator:
         if token.startswith(r"\b") and self._variant == "compact":
             return ""
         if _GAP.fullmatch(token):
-            kind, _, count = token[1:-1].partition(":")
-            if kind == "zgap":
-                return f"[^.!?\\n]{{0,{3 * int(count)}}}"
-            if self._variant == "compact":
-                return f"[^.!?\\n]{{0,{6 * int(count)}}}"
-            return f"(?:[^\\s.!?]+{_SEPARATOR}+){{0,{count}}}"
+            return self._gap(token)
         if token[0] == "[" and len(token) > 1:
             return _byte_class(token)
         # A following ? or * must mean the whole character, not its last byte.
         return token if token.isascii() else f"(?:{token})"
+
+    def _gap(self, token: str) -> str:
+        kind, _, number = token[1:-1].partition(":")
+        count = int(number)
+        if kind == "span":
+            return f"[^\\n]{{0,{count}}}?" if self._counting else "[^\\n]*?"
+        if kind == "zgap":
+            return f"[^.!?\\n]{{0,{3 * count}}}?" if self._counting else "[^.!?\\n]*?"
+        if not self._counting:
+            return "[^.!?]*?"
+        if self._variant == "compact":
+            return f"[^.!?]{{0,{6 * count}}}?"
+        return f"(?:[^\\s.!?]+{_SEPARATOR}+){{0,{count}}}?"
 
 
 def _flush(literal: list[str], parts: list[_Part]) -> None:

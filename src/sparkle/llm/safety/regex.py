@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from sparkle.errors import ConfigurationError
 
-RULE_MEMORY = 2 << 20
+RULE_MEMORY = 1 << 20
 """Bytes one rule's automaton may hold; above it RE2 forgets states or walks the NFA: slower, never wrong."""
 
 SET_MEMORY = 16 << 20
@@ -61,9 +61,10 @@ class Regex:
         self._unanchored = engine.RE2.Anchor.UNANCHORED
         self._both = engine.RE2.Anchor.ANCHOR_BOTH
 
-    def search(self, data: bytes, start: int = 0) -> tuple[int, int] | None:
-        """The byte span of the leftmost match at or after ``start``, or ``None``."""
-        span: tuple[int, int] = self._match(self._unanchored, data, start, len(data))[0]
+    def search(self, data: bytes, start: int = 0, end: int | None = None) -> tuple[int, int] | None:
+        """The byte span of the leftmost match within ``start:end``, or ``None``."""
+        stop = len(data) if end is None else end
+        span: tuple[int, int] = self._match(self._unanchored, data, start, stop)[0]
         return None if span[0] < 0 else span
 
     def spans(self, data: bytes, limit: int) -> Iterator[tuple[int, int]]:
