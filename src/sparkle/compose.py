@@ -42,7 +42,6 @@ def preload(settings: Settings, *, clock: Clock | None = None) -> Preloaded:
         ConfigurationError: The price table is wrong.
     """
     tokens = TokenCounter()
-    tokens.preload()
     watcher = PolicyWatcher(settings.policy or None, Guards.build, clock=clock or SystemClock())
     return Preloaded(tokens, PriceTable.load(settings.quota.prices_file), watcher)
 

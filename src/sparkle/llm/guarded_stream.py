@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sparkle.llm.quota import LimitState, LLMCostGuard, Reservation, TokenCounter
 
 DONE = b"[DONE]"
-_PROGRESS_EVERY = 16
+_PROGRESS_EVERY = 32
 """Chunks between two notes of what is known to be spent (a chunk is about a token)."""
 
 
@@ -46,6 +46,7 @@ class GuardedStream:
         validator: OutputValidator,
         prompt: PromptGuard | None,
         reservation: Reservation | None,
+        prompt_tokens: Callable[[], int],
         input_verdict: Verdict,
         quota: LLMCostGuard,
         tokens: TokenCounter,
@@ -58,6 +59,7 @@ class GuardedStream:
         self._validator = validator
         self._prompt = prompt
         self._reservation = reservation
+        self._prompt_tokens = prompt_tokens
         self._input_verdict = input_verdict
         self._quota = quota
         self._tokens = tokens
@@ -237,7 +239,7 @@ class GuardedStream:
     def _count(self) -> None:
         self._chunks += 1
         if self._chunks % _PROGRESS_EVERY == 0 and self._reservation is not None:
-            so_far = Usage(self._reservation.prompt_tokens, self._chunks, estimated=True)
+            so_far = Usage(self._prompt_tokens(), self._chunks, estimated=True)
             self._quota.progress(self._reservation, so_far)
 
     def _usage_chunk(self) -> bytes:
@@ -260,8 +262,9 @@ class GuardedStream:
         usage = self._reported
         if usage is None:
             generated = "".join(self._generated)
-            prompt = self._reservation.prompt_tokens if self._reservation else 0
-            usage = Usage(prompt, self._tokens.count_text(generated, self._request.model), estimated=True)
+            usage = Usage(
+                self._prompt_tokens(), self._tokens.count_text(generated, self._request.model), estimated=True
+            )
         self._usage = usage
         self._record.output_checked(self.verdict, self._guard_seconds)
         if self._reservation is not None:

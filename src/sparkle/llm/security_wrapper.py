@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from sparkle.clock import Clock, SystemClock
 from sparkle.errors import (
-    InputBlockedError,
     InvalidRequestError,
-    LimitError,
     ProviderError,
-    ProviderRejectedError,
     SparkleError,
-    StoreUnavailableError,
 )
+from sparkle.llm.admission import Admission, Admitted, off_loop_if_large
 from sparkle.llm.answers import GuardedAnswer, guard_answer, reported_usage
 from sparkle.llm.guard_failure import log_guard_failure
 from sparkle.llm.guarded_stream import GuardedStream
 from sparkle.llm.guards import Guards
+from sparkle.llm.outcomes import new_request_id, record_failure
 from sparkle.llm.requests import ChatRequest, EmbeddingsRequest, parse_chat
 from sparkle.llm.results import ChatResult, StreamEvent
-from sparkle.llm.upstream_body import system_texts, text_size, upstream_body
 from sparkle.llm.usage import Principal, Usage
-from sparkle.llm.verdict import ALLOW, Action, Verdict
+from sparkle.llm.verdict import Action
 
 if TYPE_CHECKING:
     from sparkle.llm.monitoring import CallRecord, LLMMonitor
-    from sparkle.llm.output import PromptGuard
     from sparkle.llm.providers import ProviderRouter
     from sparkle.llm.quota import LimitState, LLMCostGuard, Reservation, TokenCounter
-
-T = TypeVar("T")
-
-_THREAD_ABOVE_CHARS = 30_000
-"""Above this many characters a check leaves the event loop, so that one long text does not stall the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +41,6 @@ class EmbeddingsResult:
     usage: Usage
     upstream: str
     limits: tuple[LimitState, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """What the first two layers leave for the provider."""
-
-    guards: Guards
-    record: CallRecord
-    verdict: Verdict
-    reservation: Reservation | None
-    body: dict[str, Any]
-    prompt: PromptGuard | None
 
 
 class LLMSecurityWrapper:
@@ -81,7 +59,7 @@ class LLMSecurityWrapper:
         monitor: LLMMonitor,
         clock: Clock | None = None,
     ) -> None:
-        self._guards = guards
+        self._admission = Admission(guards, quota, tokens, clock or SystemClock())
         self._quota = quota
         self._tokens = tokens
         self._provider = provider
@@ -147,11 +125,11 @@ class LLMSecurityWrapper:
         """Run a validated, non-streaming request; raises as :meth:`chat`."""
         record = self._begin("chat", request.model, who, request_id, traceparent, stream=False)
         try:
-            ready = await self._prepare(request, who, record)
+            ready = await self._admission.chat(request, who, record)
             response = await self._call(ready)
             return await self._finish(request, ready, response.body, response.upstream, request_id)
         except BaseException as exc:
-            _record_failure(record, exc)
+            record_failure(record, exc)
             raise
 
     async def open_stream(
@@ -160,7 +138,7 @@ class LLMSecurityWrapper:
         """Start a validated streaming request; raises as :meth:`chat` before the first byte is out."""
         record = self._begin("chat", request.model, who, request_id, traceparent, stream=True)
         try:
-            ready = await self._prepare(request, who, record)
+            ready = await self._admission.chat(request, who, record)
             try:
                 record.upstream_started()
                 upstream = await self._provider.stream(
@@ -170,7 +148,7 @@ class LLMSecurityWrapper:
                 await self._release(ready.reservation)
                 raise
         except BaseException as exc:
-            _record_failure(record, exc)
+            record_failure(record, exc)
             raise
         return GuardedStream(
             request=request,
@@ -179,6 +157,7 @@ class LLMSecurityWrapper:
             validator=ready.guards.output,
             prompt=ready.prompt,
             reservation=ready.reservation,
+            prompt_tokens=ready.tokens.exact,
             input_verdict=ready.verdict,
             quota=self._quota,
             tokens=self._tokens,
@@ -192,14 +171,7 @@ class LLMSecurityWrapper:
         """Run a validated embeddings request. Rules only watch here: an embedding model follows no instructions."""
         record = self._begin("embeddings", request.model, who, request_id, traceparent, stream=False)
         try:
-            guards = self._guards()
-            size = sum(map(len, request.texts))
-            verdict = await self._judge(guards, lambda: _judge_texts(guards, request.texts), size, record)
-            _refuse_if_blocked(verdict)
-            count = request.token_ids + await _off_loop_if_large(
-                lambda: sum(self._tokens.count_text(text, request.model) for text in request.texts), size
-            )
-            reservation = await self._reserve(guards, who, request.model, count, 0, 1, record)
+            ready = await self._admission.embeddings(request, who, record)
             try:
                 record.upstream_started()
                 response = await self._provider.embeddings(
@@ -207,97 +179,21 @@ class LLMSecurityWrapper:
                 )
                 record.upstream_finished(response.upstream)
             except BaseException:
-                await self._release(reservation)
+                await self._release(ready.reservation)
                 raise
-            usage = reported_usage(response.body) or Usage(count, 0, estimated=True)
-            cost = await self._settle(reservation, usage)
+            usage = reported_usage(response.body) or Usage(ready.tokens.exact(), 0, estimated=True)
+            cost = await self._settle(ready.reservation, usage)
             record.usage(usage, cost)
             record.finish("ok", 200)
-            limits = reservation.limits if reservation else ()
+            limits = ready.reservation.limits if ready.reservation else ()
             return EmbeddingsResult(request_id, response.body, usage, response.upstream, limits)
         except BaseException as exc:
-            _record_failure(record, exc)
+            record_failure(record, exc)
             raise
 
     # The five steps ------------------------------------------------------------------------------------------
 
-    async def _prepare(self, request: ChatRequest, who: Principal, record: CallRecord) -> _Prepared:
-        guards = self._guards()
-        size = text_size(request.messages)
-        messages = request.messages
-
-        def judge() -> Verdict:
-            nonlocal messages
-            result = guards.safety.check_messages(request.messages, request.body.get("tools"))
-            messages = result.messages
-            return result.verdict
-
-        verdict = await self._judge(guards, judge, size, record, request.messages)
-        _refuse_if_blocked(verdict)
-        tokens = await _off_loop_if_large(
-            lambda: self._tokens.count_messages(messages, request.model, request.body.get("tools")), size
-        )
-        reservation = await self._reserve(
-            guards, who, request.model, tokens, request.max_tokens, request.choices, record
-        )
-        cap = reservation.max_output_tokens if reservation else request.max_tokens or 4096
-        system = system_texts(request.messages)
-        canary = f"ref-{secrets.token_hex(8)}" if guards.policy.output.canary and system else None
-        prompt = guards.output.prompt_guard(system, canary) if system else None
-        return _Prepared(
-            guards, record, verdict, reservation, upstream_body(request, messages, cap, canary=canary), prompt
-        )
-
-    async def _judge(
-        self,
-        guards: Guards,
-        judge: Callable[[], Verdict],
-        size: int,
-        record: CallRecord,
-        messages: Sequence[Mapping[str, Any]] | None = None,
-    ) -> Verdict:
-        started = self._clock.monotonic()
-        try:
-            verdict = await _off_loop_if_large(judge, size)
-        except SparkleError:
-            raise
-        except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
-            log_guard_failure("input", exc)
-            record.guard_failed("input", guards.policy.input.on_error)
-            if guards.policy.input.on_error == "open":
-                verdict = ALLOW
-            else:
-                raise SparkleError("the input guard failed; the call was refused") from exc
-        record.input_checked(verdict, self._clock.monotonic() - started, messages=messages)
-        return verdict
-
-    async def _reserve(
-        self,
-        guards: Guards,
-        who: Principal,
-        model: str,
-        prompt_tokens: int,
-        max_tokens: int | None,
-        choices: int,
-        record: CallRecord,
-    ) -> Reservation | None:
-        started = self._clock.monotonic()
-        try:
-            reservation = await self._quota.reserve(
-                who, model=model, prompt_tokens=prompt_tokens, max_output_tokens=max_tokens, choices=choices
-            )
-        except LimitError as exc:
-            record.refused(exc, self._clock.monotonic() - started)
-            raise
-        except StoreUnavailableError:
-            record.guard_failed("quota", guards.policy.quota.on_error)
-            if guards.policy.quota.on_error == "open":
-                return None
-            raise
-        record.reserved(reservation, self._clock.monotonic() - started)
-        return reservation
-
-    async def _call(self, ready: _Prepared) -> Any:
+    async def _call(self, ready: Admitted) -> Any:
         ready.record.upstream_started()
         try:
             response = await self._provider.chat(
@@ -310,16 +206,14 @@ class LLMSecurityWrapper:
         return response
 
     async def _finish(
-        self, request: ChatRequest, ready: _Prepared, raw: bytes, upstream: str, request_id: str
+        self, request: ChatRequest, ready: Admitted, raw: bytes, upstream: str, request_id: str
     ) -> ChatResult:
         record = ready.record
         started = self._clock.monotonic()
         try:
-            size = len(raw)
-            if size <= _THREAD_ABOVE_CHARS:
-                answer = guard_answer(raw, ready.guards.output, ready.prompt)
-            else:
-                answer = await asyncio.to_thread(guard_answer, raw, ready.guards.output, ready.prompt)
+            answer = await off_loop_if_large(
+                lambda: guard_answer(raw, ready.guards.output, ready.prompt), len(raw)
+            )
         except ProviderError:
             await self._settle(ready.reservation, self._estimate(ready, ""))
             raise
@@ -354,11 +248,9 @@ class LLMSecurityWrapper:
 
     # Helpers -------------------------------------------------------------------------------------------------
 
-    def _estimate(self, ready: _Prepared, generated: str) -> Usage:
-        reservation = ready.reservation
-        prompt = reservation.prompt_tokens if reservation else 0
-        model = str(ready.body["model"])
-        return Usage(prompt, self._tokens.count_text(generated, model), estimated=True)
+    def _estimate(self, ready: Admitted, generated: str) -> Usage:
+        answer = self._tokens.count_text(generated, str(ready.body["model"])) if generated else 0
+        return Usage(ready.tokens.exact(), answer, estimated=True)
 
     async def _settle(self, reservation: Reservation | None, usage: Usage) -> int:
         if reservation is None:
@@ -403,67 +295,3 @@ class LLMSecurityWrapper:
         except (TypeError, ValueError, RecursionError) as exc:
             raise InvalidRequestError(f"the request is not JSON: {type(exc).__name__}") from None
         return parse_chat(body)
-
-
-def new_request_id() -> str:
-    """A fresh request id, ``req_`` and 24 hexadecimal digits."""
-    return "req_" + secrets.token_hex(12)
-
-
-def findings_json(verdict: Verdict) -> list[dict[str, Any]]:
-    """Findings as JSON-able dicts for error bodies and response extras."""
-    return [msgspec.to_builtins(finding) for finding in verdict.findings]
-
-
-async def _off_loop_if_large(work: Callable[[], T], size: int) -> T:
-    """Do ``work`` on ``size`` characters here, or in a thread where that would hold up other calls."""
-    return work() if size <= _THREAD_ABOVE_CHARS else await asyncio.to_thread(work)
-
-
-def _judge_texts(guards: Guards, texts: Sequence[str]) -> Verdict:
-    found: list[Any] = []
-    left = (
-        guards.policy.input.limits.max_text_chars
-    )  # nothing is enforced here, so megabytes need not be read
-    for i, text in enumerate(texts):
-        if left <= 0:
-            break
-        found += guards.safety.check_text(text[:left], trust="watch", path=f"input[{i}]").findings
-        left -= len(text)
-    return Verdict.of(found)
-
-
-def _refuse_if_blocked(verdict: Verdict) -> None:
-    if verdict.action is not Action.BLOCK:
-        return
-    blocking = [f for f in verdict.findings if f.mode == "block"]
-    first = max(blocking, key=lambda f: f.score)
-    raise InputBlockedError(
-        f"The input was refused: {first.reason} / 输入被拒绝：{first.reason_zh}",
-        param=first.path or None,
-        details={"findings": findings_json(verdict)},
-    )
-
-
-def _record_failure(record: CallRecord, exc: BaseException) -> None:
-    """Close the record of a call that raised."""
-    if isinstance(exc, SparkleError):
-        status = exc.status if isinstance(exc, ProviderRejectedError) else exc.http_status
-        record.finish(_OUTCOMES.get(exc.code, _outcome_by_kind(exc)), status, error_type=exc.code)
-    elif isinstance(exc, asyncio.CancelledError | GeneratorExit):
-        record.finish("client_closed", 499, error_type="cancelled")
-    else:
-        record.finish("error", 500, error_type=type(exc).__name__)
-
-
-_OUTCOMES: dict[str, Any] = {
-    "content_filter": "input_blocked",
-    "rate_limit_exceeded": "rate_limited",
-    "insufficient_quota": "quota_exceeded",
-}
-
-
-def _outcome_by_kind(exc: SparkleError) -> Any:
-    if isinstance(exc, ProviderError):
-        return "upstream_error"
-    return "invalid" if 400 <= exc.http_status < 500 else "error"

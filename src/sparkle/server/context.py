@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparkle.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError
-from sparkle.llm.security_wrapper import new_request_id
+from sparkle.llm.outcomes import new_request_id
 from sparkle.llm.usage import Principal
 from sparkle.server.http import Headers, Scope, header
 

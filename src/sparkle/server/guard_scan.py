@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from sparkle.errors import InvalidRequestError, SparkleError
+from sparkle.llm.outcomes import findings_json
 from sparkle.llm.requests import parse_chat
-from sparkle.llm.security_wrapper import findings_json
 from sparkle.llm.verdict import Verdict
 from sparkle.server.context import identify
 from sparkle.server.http import JSON_TYPE, Receive, Scope, Send, decode_json, read_body, send_bytes

@@ -8,7 +8,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sparkle.errors import InvalidRequestError
-from sparkle.llm.security_wrapper import new_request_id
+from sparkle.llm.outcomes import new_request_id
 
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 

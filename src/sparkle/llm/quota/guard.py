@@ -86,6 +86,11 @@ class LLMCostGuard:
         )
         self._heart: asyncio.Task[None] | None = None
 
+    @property
+    def usual_answer(self) -> int:
+        """Largest answer, in tokens, held for a call whose caller set no ``max_tokens``."""
+        return self._most
+
     async def start(self) -> None:
         """Connect, take the lease, begin the heartbeat.
 

@@ -2,7 +2,8 @@
 
 Text is counted by the Rust extension of ``bpe-openai``, which carries its vocabularies. Only that extension
 is loaded: the package around it takes half a second to import. A vocabulary is loaded when first needed (some
-80 ms and 66 MB), so a server calls :meth:`TokenCounter.preload` before it forks.
+80 ms and 66 MB). Counting walks those tables, which other work has usually pushed out of the caches: where a bound will do,
+:meth:`TokenCounter.bound_messages` takes the number of bytes (every token stands for at least one).
 """
 
 from __future__ import annotations
@@ -40,6 +41,17 @@ _BEFORE_A_WORD = re.compile(r"[^\W\d_] (?=[^\W\d_])")
 
 class _Tokenizer(Protocol):
     def count(self, text: str) -> int: ...
+
+
+class _Bytes:
+    """The bound: no text has more tokens than bytes."""
+
+    def count(self, text: str) -> int:
+        return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+_BYTES = _Bytes()
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
 class _EncodingRule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,7 +92,6 @@ class TokenCounter:
         self._images = [(_compiled(rule.models), ImageCost(rule.base, rule.tile)) for rule in rules.images]
         self._tokenizers: dict[Encoding, _Tokenizer] = {}
         self._models: dict[str, tuple[Encoding, ImageCost]] = {}
-        self._words: dict[tuple[Encoding, str], int] = {}
 
     def preload(self, *models: str) -> None:
         """Load the vocabularies of these models (none named: the default's) now, e.g. before forking."""
@@ -114,29 +125,22 @@ class TokenCounter:
         """
         encoding, image = self._known(model)
         tokenizer = self._tokenizer(encoding)
-        total = _PRIMING
-        for message in messages:
-            total += _PER_MESSAGE
-            for key, value in message.items():
-                if value is None:
-                    continue
-                if key == "role" and isinstance(value, str):
-                    total += self._word(encoding, value)
-                elif isinstance(value, str):
-                    total += _count(tokenizer, value) + (_PER_NAME if key == "name" else 0)
-                elif key == "content" and isinstance(value, list):
-                    total += sum(_part(tokenizer, image, part) for part in cast("list[Any]", value))
-                elif key == "tool_calls" and isinstance(value, list):
-                    total += sum(_call(tokenizer, call) for call in cast("list[Any]", value))
-                else:
-                    total += _json(tokenizer, value)
-        if tools:
-            total += _TOOLS_FRAME + sum(_PER_TOOL + _json(tokenizer, _definition(tool)) for tool in tools)
-        if isinstance(response_format, Mapping) and "json_schema" in response_format:
-            total += _TOOLS_FRAME + _json(
-                tokenizer, cast("Mapping[str, Any]", response_format)["json_schema"]
-            )
-        return total
+        return _prompt(tokenizer, image, messages, tools, response_format)
+
+    def bound_text(self, text: str) -> int:
+        """At least as many tokens as ``text`` has under any vocabulary, for next to nothing."""
+        return _BYTES.count(text)
+
+    def bound_messages(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        model: str,
+        tools: Sequence[Any] | None = None,
+        *,
+        response_format: Any = None,
+    ) -> int:
+        """At least as many tokens as :meth:`count_messages` says; loads no vocabulary."""
+        return _prompt(_BYTES, self._known(model)[1], messages, tools, response_format)
 
     def _known(self, model: str) -> tuple[Encoding, ImageCost]:
         found = self._models.get(model)
@@ -154,19 +158,41 @@ class TokenCounter:
             found = self._models[model] = (encoding, image)
         return found
 
-    def _word(self, encoding: Encoding, word: str) -> int:
-        found = self._words.get((encoding, word))
-        if found is None:
-            found = _count(self._tokenizer(encoding), word)
-            if len(self._words) < _LARGEST_CACHE and len(word) <= 32:
-                self._words[encoding, word] = found
-        return found
-
     def _tokenizer(self, encoding: Encoding) -> _Tokenizer:
         found = self._tokenizers.get(encoding)
         if found is None:
             found = self._tokenizers[encoding] = _load(encoding)
         return found
+
+
+def _prompt(
+    tokenizer: _Tokenizer,
+    image: ImageCost,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Any] | None,
+    response_format: Any,
+) -> int:
+    total = _PRIMING
+    for message in messages:
+        total += _PER_MESSAGE
+        for key, value in message.items():
+            if value is None:
+                continue
+            if key == "role" and value in _ROLES:
+                total += 1  # every role's name is one token in every vocabulary
+            elif isinstance(value, str):
+                total += _count(tokenizer, value) + (_PER_NAME if key == "name" else 0)
+            elif key == "content" and isinstance(value, list):
+                total += sum(_part(tokenizer, image, part) for part in cast("list[Any]", value))
+            elif key == "tool_calls" and isinstance(value, list):
+                total += sum(_call(tokenizer, call) for call in cast("list[Any]", value))
+            else:
+                total += _json(tokenizer, value)
+    if tools:
+        total += _TOOLS_FRAME + sum(_PER_TOOL + _json(tokenizer, _definition(tool)) for tool in tools)
+    if isinstance(response_format, Mapping) and "json_schema" in response_format:
+        total += _TOOLS_FRAME + _json(tokenizer, cast("Mapping[str, Any]", response_format)["json_schema"])
+    return total
 
 
 def _part(tokenizer: _Tokenizer, image: ImageCost, part: Any) -> int:
