@@ -178,7 +178,7 @@ def _prompt(
         for key, value in message.items():
             if value is None:
                 continue
-            if key == "role" and value in _ROLES:
+            if key == "role" and isinstance(value, str) and value in _ROLES:
                 total += 1  # every role's name is one token in every vocabulary
             elif isinstance(value, str):
                 total += _count(tokenizer, value) + (_PER_NAME if key == "name" else 0)
