@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.support.gateway import InProcessGateway, calls, gateway, spoken
@@ -270,3 +271,105 @@ async def test_the_first_word_does_not_wait_for_the_second(
         assert await stream.text() == "The"  # would hang otherwise
         held.set()
         assert [payload async for payload in stream][-1] == b"[DONE]"
+
+
+# Fields and shapes that OpenAI's own API does not have, but others do.
+
+Shape = Callable[[str], dict[str, Any]]
+
+SHAPES: dict[str, Shape] = {
+    "parts": lambda text: {"content": [{"type": "text", "text": text}]},
+    "nested parts": lambda text: {
+        "content": [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]
+    },
+    "details": lambda text: {"reasoning_details": [{"type": "reasoning.text", "index": 0, "text": text}]},
+    "plain field": lambda text: {"thinking": text},
+    "transcript": lambda text: {"audio": {"id": "audio_1", "transcript": text}},
+    "object for text": lambda text: {"reasoning": {"summary": text}},
+    "lists in lists": lambda text: {"vendor": {"deep": [[{"note": text}]]}},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+async def test_text_in_a_field_nobody_knows_is_guarded_too(
+    gw: InProcessGateway, up: ScriptedUpstream, shape: Shape
+) -> None:
+    text = f"The key is {KEY} and the phone is {PHONE} now."
+    up.answer(message={"role": "assistant", "content": None, **shape(text)}, times=1)
+    whole = await gw.chat()
+    up.clear()
+    up.stream(body((0, shape(piece)) for piece in pieces(text, 5)))
+    stream = await gw.chat(stream=True)
+    for answer in (whole, stream):
+        assert answer.status == 200
+        assert KEY[10:20] not in answer.body.decode()
+        assert PHONE not in answer.body.decode()
+    expected = gw.app.services.guards().output.check_text(text).text
+    assert expected in whole.body.decode()
+    assert "".join(strings(stream.chunks)) == expected
+
+
+def strings(value: Any, key: str = "") -> list[str]:
+    """All strings of a stream's deltas that are the model's text, in order."""
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        skip = {"id", "object", "model", "type", "role", "finish_reason"}
+        return [text for k, v in items if k not in skip for text in strings(v, k)]
+    if isinstance(value, list):
+        return [text for item in cast("list[Any]", value) for text in strings(item, key)]
+    return [value] if isinstance(value, str) else []
+
+
+async def test_harmless_unknown_fields_arrive_as_they_were(
+    gw: InProcessGateway, up: ScriptedUpstream
+) -> None:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "See the page.",
+        "annotations": [
+            {"type": "url_citation", "url_citation": {"url": "https://example.org/a?b=1", "title": "A"}}
+        ],
+        "audio": {
+            "id": "audio_1",
+            "data": "UklGR" + "A9z/" * 5000,
+            "expires_at": 1,
+            "transcript": "See the page.",
+        },
+        "score": 0.25,
+        "nothing": None,
+    }
+    up.answer(message=message, times=1)
+    assert (await gw.chat()).json["choices"][0]["message"] == message
+    up.clear()
+    deltas = [
+        (0, {"annotations": [{"type": "c", "url": f"https://example.org/{i}"}], "content": "x "})
+        for i in "abc"
+    ]
+    up.stream(body(deltas))
+    chunks = (await gw.chat(stream=True)).chunks
+    urls = [
+        a["url"] for one in chunks for each in one["choices"] for a in each["delta"].get("annotations", [])
+    ]
+    assert urls == [f"https://example.org/{i}" for i in "abc"]
+
+
+async def test_a_custom_tools_input_is_guarded(gw: InProcessGateway, up: ScriptedUpstream) -> None:
+    call = {"id": "c1", "type": "custom", "custom": {"name": "run", "input": f"login --key {KEY} now"}}
+    up.answer(
+        message={"role": "assistant", "content": None, "tool_calls": [call]}, finish="tool_calls", times=1
+    )
+    whole = (await gw.chat()).json["choices"][0]["message"]["tool_calls"][0]["custom"]
+    up.clear()
+    begin = {"index": 0, "id": "c1", "type": "custom", "custom": {"name": "run", "input": ""}}
+    parts = [{"index": 0, "custom": {"input": piece}} for piece in pieces(f"login --key {KEY} now", 6)]
+    up.stream(body([(0, {"tool_calls": [part]}) for part in [begin, *parts]], finish="tool_calls"))
+    answer = await gw.chat(stream=True)
+    heard = "".join(
+        call["custom"].get("input", "")
+        for one in answer.chunks
+        for each in one["choices"]
+        for call in each["delta"].get("tool_calls", [])
+    )
+    assert KEY[10:20] not in heard
+    assert heard == whole["input"]
+    assert heard.startswith("login --key ")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from sparkle.errors import ProviderError
+from sparkle.llm.extra_text import Place, text_places
 from sparkle.llm.usage import Usage
 from sparkle.llm.verdict import ALLOW, Action, Finding, Verdict
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
 """Fields of a message or delta that hold a model's own text (the middle two as DeepSeek, vLLM and OpenRouter say)."""
+
+KNOWN_FIELDS = frozenset({*TEXT_FIELDS, "role", "name", "tool_calls", "function_call"})
+"""Fields of a message or delta that are guarded each in its way; all others are guarded by what they hold."""
+
+CALL_FIELDS = ("tool_calls", "function_call")
+CALL_TEXTS = (("function", "arguments"), ("custom", "input"))
+"""Kinds of tool calls, and the field in which each holds the model's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +83,25 @@ def guard_answer(raw: bytes, validator: OutputValidator, prompt: PromptGuard | N
                 message[field] = result.text
                 choice["logprobs"] = None
                 changed = True
-        for function, path in _functions(message, where):
-            arguments = function.get("arguments")
+        for part, field, path in _call_parts(message, where):
+            arguments = part.get(field)
             if not isinstance(arguments, str) or not arguments:
                 continue
             generated.append(arguments)
-            result = validator.check_tool_arguments(arguments, prompt=prompt, path=f"{path}.arguments")
+            result = validator.check_tool_arguments(arguments, prompt=prompt, path=f"{path}.{field}")
             findings += result.verdict.findings
             blocked |= result.verdict.action is Action.BLOCK
             if result.text != arguments:
-                function["arguments"] = result.text
+                part[field] = result.text
+                choice["logprobs"] = None
+                changed = True
+        for place in _extras(message):
+            generated.append(place.text)
+            result = validator.check_text(place.text, prompt=prompt, path=f"{where}.{place.path}")
+            findings += result.verdict.findings
+            blocked |= result.verdict.action is Action.BLOCK
+            if result.text != place.text:
+                place.put(result.text)
                 choice["logprobs"] = None
                 changed = True
         if blocked:
@@ -149,16 +166,26 @@ def _messages(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, 
         yield cast("dict[str, Any]", choice), cast("dict[str, Any]", message)
 
 
-def _functions(message: dict[str, Any], where: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _call_parts(message: dict[str, Any], where: str) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """The part of each tool call that holds text, the field of it, and its path."""
     legacy = message.get("function_call")
     if isinstance(legacy, dict):
-        yield cast("dict[str, Any]", legacy), f"{where}.function_call"
+        yield cast("dict[str, Any]", legacy), "arguments", f"{where}.function_call"
     calls = message.get("tool_calls")
     if isinstance(calls, list):
         for j, call in enumerate(cast("list[Any]", calls)):
-            function = cast("dict[str, Any]", call).get("function") if isinstance(call, dict) else None
-            if isinstance(function, dict):
-                yield cast("dict[str, Any]", function), f"{where}.tool_calls[{j}].function"
+            for kind, field in CALL_TEXTS:
+                part = cast("dict[str, Any]", call).get(kind) if isinstance(call, dict) else None
+                if isinstance(part, dict):
+                    yield cast("dict[str, Any]", part), field, f"{where}.tool_calls[{j}].{kind}"
+
+
+def _extras(message: dict[str, Any]) -> list[Place]:
+    """Text in fields that no OpenAI answer has, and text fields that hold something else than text."""
+    odd = any(isinstance(message.get(field), list | dict) for field in TEXT_FIELDS)
+    if message.keys() <= KNOWN_FIELDS and not odd:
+        return []
+    return [p for p in text_places(message, KNOWN_FIELDS) if p.route[0][0] not in CALL_FIELDS]
 
 
 def _withhold(choice: dict[str, Any], message: dict[str, Any]) -> None:

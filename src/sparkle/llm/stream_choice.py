@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from sparkle.errors import ProviderError
-from sparkle.llm.answers import TEXT_FIELDS
+from sparkle.llm.answers import CALL_FIELDS, CALL_TEXTS, KNOWN_FIELDS, TEXT_FIELDS
+from sparkle.llm.extra_text import Step as RouteStep
+from sparkle.llm.extra_text import append_text, text_places
 from sparkle.llm.verdict import Action, Finding
 
 if TYPE_CHECKING:
     from sparkle.llm.output import OutputStream, OutputValidator, PromptGuard
 
+_MAX_CHANNELS = 1_000
+"""Most texts of one choice that are followed side by side."""
 _MAX_ARGUMENTS = 1_048_576
 """Largest tool-call arguments held back, in characters; more is refused (the call cannot be judged in parts)."""
 
@@ -32,7 +37,11 @@ class Step:
 @dataclass(slots=True)
 class _ToolCall:
     head: dict[str, Any]
-    arguments: list[str] = field(default_factory=list[str])
+    kind: str
+    """``function`` or ``custom``."""
+    field: str
+    """Where its text stands: ``arguments`` or ``input``."""
+    text: list[str] = dataclasses.field(default_factory=list[str])
     size: int = 0
 
 
@@ -50,10 +59,12 @@ class ChoiceGuard:
         self._validator = validator
         self._prompt = prompt
         self._channels: dict[str, OutputStream] = {}
+        self._routes: dict[str, tuple[RouteStep, ...]] = {}
         self._calls: dict[int, _ToolCall] = {}
         self._sent_calls: list[dict[str, Any]] = []
         self._found: list[Finding] = []
         self._held = False
+        self._cut = False
         self._ended = False
 
     def findings(self) -> list[Finding]:
@@ -79,11 +90,12 @@ class ChoiceGuard:
         if self.blocked or self._ended:
             return Step(keep=False, changed=True)
         finish = choice.get("finish_reason")
-        changed = False
+        changed = odd = False
         text = ""
         for name in TEXT_FIELDS:
             piece = delta.get(name)
             if not isinstance(piece, str):
+                odd |= piece is not None
                 continue
             if piece:
                 generated.append(piece)
@@ -93,9 +105,11 @@ class ChoiceGuard:
                 changed = True
             if name == "content":
                 text = out
+        if odd or not delta.keys() <= KNOWN_FIELDS:
+            changed |= self._guard_extras(delta, generated)
         if delta.get("tool_calls") or delta.get("function_call"):
             changed |= self._hold_calls(delta, generated)
-        if any(channel.blocked for channel in self._channels.values()):
+        if self._cut or any(channel.blocked for channel in self._channels.values()):
             return self._end_blocked(choice, delta)
         if finish is not None:
             text += self._finish(choice, delta)
@@ -122,9 +136,32 @@ class ChoiceGuard:
     def _channel(self, name: str) -> OutputStream:
         channel = self._channels.get(name)
         if channel is None:
+            if len(self._channels) >= _MAX_CHANNELS:
+                raise ProviderError("the upstream's stream has too many parts to be checked")
             path = f"choices[{self.index}].delta.{name}"
             channel = self._channels[name] = self._validator.open_stream(prompt=self._prompt, path=path)
         return channel
+
+    def _guard_extras(self, delta: dict[str, Any], generated: list[str]) -> bool:
+        """Guard the text of fields that no OpenAI answer has."""
+        changed = False
+        for place in text_places(delta, KNOWN_FIELDS):
+            if place.route[0][0] in CALL_FIELDS:
+                continue
+            generated.append(place.text)
+            if place.whole:
+                path = f"choices[{self.index}].delta.{place.path}"
+                result = self._validator.check_text(place.text, prompt=self._prompt, path=path)
+                self._found += result.verdict.findings
+                self._cut |= result.verdict.action is Action.BLOCK
+                out = result.text
+            else:
+                self._routes[place.path] = place.route
+                out = self._channel(place.path).feed(place.text)
+            if out != place.text:
+                place.put(out)
+                changed = True
+        return changed
 
     def _hold_calls(self, delta: dict[str, Any], generated: list[str]) -> bool:
         """Keep arguments back; let ids and names go on at once."""
@@ -136,25 +173,40 @@ class ChoiceGuard:
         changed = False
         for raw in items:
             call = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
-            function_raw = call.get("function")
-            function = cast("dict[str, Any]", function_raw) if isinstance(function_raw, dict) else {}
             index = call.get("index", 0)
             if not isinstance(index, int):
                 raise ProviderError("the upstream's stream is not a chat completion")
-            state = self._calls.get(index)
-            if state is None:
-                head = {k: v for k, v in call.items() if k != "function"}
-                state = self._calls[index] = _ToolCall({**head, "function": {"name": function.get("name")}})
-            piece = function.get("arguments")
-            if isinstance(piece, str) and piece:
-                generated.append(piece)
-                state.size += len(piece)
-                if state.size > _MAX_ARGUMENTS:
-                    raise ProviderError("the upstream's tool call is too large to be checked")
-                state.arguments.append(piece)
-                function["arguments"] = ""
-                self._held = changed = True
+            for kind, name in CALL_TEXTS:
+                if isinstance(part := call.get(kind), dict):
+                    changed |= self._hold_call(
+                        index, kind, name, call, cast("dict[str, Any]", part), generated
+                    )
         return changed
+
+    def _hold_call(
+        self,
+        index: int,
+        kind: str,
+        name: str,
+        call: dict[str, Any],
+        part: dict[str, Any],
+        generated: list[str],
+    ) -> bool:
+        state = self._calls.get(index)
+        if state is None:
+            head = {k: v for k, v in call.items() if k not in ("function", "custom")}
+            state = self._calls[index] = _ToolCall({**head, kind: {"name": part.get("name")}}, kind, name)
+        piece = part.get(name)
+        if not isinstance(piece, str) or not piece:
+            return False
+        generated.append(piece)
+        state.size += len(piece)
+        if state.size > _MAX_ARGUMENTS or kind != state.kind:
+            raise ProviderError("the upstream's tool call cannot be checked")
+        state.text.append(piece)
+        part[name] = ""
+        self._held = True
+        return True
 
     def _finish(self, choice: dict[str, Any], delta: dict[str, Any]) -> str:
         """Release what is held into ``delta``; returns the content released."""
@@ -163,7 +215,10 @@ class ChoiceGuard:
         for name, channel in self._channels.items():
             rest = channel.finish()
             if rest:
-                delta[name] = (delta.get(name) or "") + rest
+                if name in self._routes:
+                    append_text(delta, self._routes[name], rest)
+                else:
+                    delta[name] = (delta.get(name) or "") + rest
                 self._held = True
                 if name == "content":
                     released = rest
@@ -178,21 +233,20 @@ class ChoiceGuard:
             return
         out: list[dict[str, Any]] = []
         for index, call in self._calls.items():
-            where = "function_call" if index < 0 else f"tool_calls[{index}].function"
-            path = f"choices[{self.index}].delta.{where}.arguments"
-            result = self._validator.check_tool_arguments(
-                "".join(call.arguments), prompt=self._prompt, path=path
-            )
+            where = call.kind if index >= 0 else "function_call"
+            where = where if index < 0 else f"tool_calls[{index}].{call.kind}"
+            path = f"choices[{self.index}].delta.{where}.{call.field}"
+            result = self._validator.check_tool_arguments("".join(call.text), prompt=self._prompt, path=path)
             self._found += result.verdict.findings
             if result.verdict.action is Action.BLOCK:
                 self._end_blocked(choice, delta)
                 return
-            function: dict[str, Any] = {**call.head["function"], "arguments": result.text}
-            self._sent_calls.append({**call.head, "function": function})
+            part: dict[str, Any] = {**call.head[call.kind], call.field: result.text}
+            self._sent_calls.append({**call.head, call.kind: part})
             if index < 0:
                 delta["function_call"] = {"arguments": result.text}
             else:
-                out.append({"index": index, "function": {"arguments": result.text}})
+                out.append({"index": index, call.kind: {call.field: result.text}})
         if out:
             # This delta may carry the head of a call that begins and ends here: merge instead of overwriting it.
             heads = {c.get("index"): c for c in cast("list[dict[str, Any]]", delta.get("tool_calls") or [])}
@@ -212,8 +266,8 @@ class ChoiceGuard:
 def _merge_call(head: dict[str, Any] | None, item: dict[str, Any]) -> dict[str, Any]:
     if head is None:
         return item
-    function = cast("dict[str, Any]", head.get("function") or {})
-    return {**head, "function": {**function, **item["function"]}}
+    (kind,) = (kind for kind, _ in CALL_TEXTS if kind in item)
+    return {**head, kind: {**cast("dict[str, Any]", head.get(kind) or {}), **item[kind]}}
 
 
 def _says_something(delta: dict[str, Any]) -> bool:
@@ -221,8 +275,7 @@ def _says_something(delta: dict[str, Any]) -> bool:
         if key == "tool_calls":
             calls = cast("list[dict[str, Any]]", value)
             for call in calls:
-                function = cast("dict[str, Any]", call.get("function") or {})
-                if call.get("id") or function.get("name"):
+                if call.get("id") or any(_names_a_tool(call.get(kind)) for kind, _ in CALL_TEXTS):
                     return True
         elif key == "function_call":
             if value.get("name"):
@@ -230,3 +283,7 @@ def _says_something(delta: dict[str, Any]) -> bool:
         elif value not in ("", None):
             return True
     return False
+
+
+def _names_a_tool(part: object) -> bool:
+    return isinstance(part, dict) and bool(cast("dict[str, Any]", part).get("name"))
