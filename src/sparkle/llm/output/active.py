@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from sparkle.llm.output.engine import compile_re2
+from sparkle.llm.output.engine import Pattern, compile_re2
 from sparkle.llm.output.markdown import CODE_REACH, Markdown
 from sparkle.llm.output.rules import RuleSet
 from sparkle.llm.output.spans import Span
@@ -24,7 +24,6 @@ _EVENTS = "|".join(TABLES.words("event_handlers"))
 _TOKEN = re.compile(
     rf"(?P<element></?(?:{_ELEMENTS})(?=[\s/>\x00]|\Z))"
     r"|(?P<open><(?=[a-z/!?]))"
-    r"|(?P<close>>)"
     rf"|(?<![a-z0-9])(?P<handler>on(?:{_EVENTS})(?![a-z0-9\-])|on[a-z]{{3,24}}(?==))"
     r"|(?<![a-z0-9])(?P<uri>(?:javascript|vbscript|livescript|mocha):(?=\S)|script:(?=\S)"
     r"|data:(?:text/html|text/xml|image/svg|application/x?html)|-moz-binding|expression\()"
@@ -32,13 +31,12 @@ _TOKEN = re.compile(
     re.IGNORECASE,
 )
 # Where a token can begin, for RE2: one pass at its speed over a long text instead of the search above.
-_START = r"(?i)<|>|\bon[a-z]{3}|(?:java|vb|live)?script:|mocha:|data:[tia]|-moz-|expression\(|&(?:#|[ctn])"
-# What can be a finding; a whole text without any needs no look at its elements and its code.
-_DANGER = (
-    rf"(?i)</?(?:{_ELEMENTS})(?:[\s/>\x00]|\z)|\bon(?:(?:{_EVENTS})\b|[a-z]{{3,24}}=)|script:|mocha:"
+_ELEMENT_START = rf"</?(?:{_ELEMENTS})(?:[\s/>\x00]|\z)"
+_ATTRIBUTE_START = (
+    rf"\bon(?:(?:{_EVENTS})\b|[a-z]{{3,24}}=)|(?:java|vb|live)?script:|mocha:"
     r"|data:(?:text/|image/svg|application/x)|-moz-binding|expression\(|&(?:#|colon|tab;|newline;)"
 )
-_LONG = 512
+_SHORT = 512
 _SCHEME = re.compile(r"(?:javascript|vbscript|livescript|data):", re.IGNORECASE)
 _BROKEN = re.compile(r"(?:java|vb|live)[\s\x00-\x1f]{1,4}\Z", re.IGNORECASE)
 _LINK = re.compile(r"(?:[(<\"'=]|\]:\s{0,3}<?)\Z")
@@ -95,8 +93,10 @@ class ActiveScanner:
         self._rules = {name: rule for name, rule in found.items() if rule is not None}
         self._watched = {name: replace(rule, mode=Mode.WATCH) for name, rule in self._rules.items()}
         self._markdown = markdown
-        self._danger = compile_re2(_DANGER, "output family active")
-        self._starts = compile_re2(_START, "output family active")
+        where = "output family active"
+        self._elements = compile_re2(f"(?i){_ELEMENT_START}", where)
+        self._attributes = compile_re2(f"(?i){_ATTRIBUTE_START}", where)
+        self._starts = compile_re2(f"(?i)<|{_ATTRIBUTE_START}", where)
 
     def scan(
         self, text: str, low: int, high: int, state: ActiveState, *, triggered: bool, final: bool
@@ -110,61 +110,43 @@ class ActiveScanner:
         if not triggered and not state.busy:
             state.skip(text[low:high])
             return [], high
-        if final and not state.swallow and not self._danger.search(text[low:high]):
-            return [], high
+        starts = self._starts
+        if final and high - low > _SHORT:  # nothing follows, so only what a finding can depend on matters
+            part = text[low:high]
+            if not self._attributes.search(part):
+                if not state.swallow and not self._elements.search(part):
+                    return [], high
+                starts = self._elements
         spans: list[Span] = []
-        at = low
-        if state.swallow:
-            at = self._swallow(text, low, high, state, spans)
-        for token in self._tokens(text, low, high):
-            start = token.start()
+        at = self._swallow(text, low, high, state, spans) if state.swallow else low
+        for token in _tokens(starts, text, at, high):
+            start, end = token.span()
             if start < at:
                 continue
-            self._move(text, at, start, state)
-            at = token.end()
+            _pass(text, at, start, state)
+            at = start
             kind = str(token.lastgroup)
-            if kind == "close":
-                state.in_tag = state.in_tag and state.quotes != 0
-                self._move(text, start, at, state)
-                continue
             span = self._span(token, kind, text, state, low)
             if kind not in ("element", "open") and span is None:
-                self._move(text, start, at, state)
                 continue
-            state.sync()
-            last = final and len(text) <= start + CODE_REACH
-            code = (
-                state.markdown.code(text[start : start + CODE_REACH], final=last) if self._markdown else False
-            )
+            code = self._is_code(text, start, state, final=final)
             if code is None:
                 return [], piece_at(text, low, start)
             if kind in ("element", "open") and not code:
                 state.since_open, state.in_tag, state.quotes = 0, True, 0
-            self._move(text, start, at, state)
             if span is not None:
-                at = self._report(
-                    Span(*span, (self._watched if code else self._rules)[_RULE_OF[kind]]),
-                    at,
-                    text,
-                    high,
-                    state,
-                    spans,
-                )
-        if at < high:
-            self._move(text, at, high, state)
+                rule = (self._watched if code else self._rules)[_RULE_OF[kind]]
+                at = self._report(Span(*span, rule), at, text, high, state, spans)
+            at = _pass(text, at, max(at, min(end, high)), state)
+        _pass(text, at, high, state)
         return spans, high
 
-    def _tokens(self, text: str, low: int, high: int) -> Iterator[re.Match[str]]:
-        if high - low <= _LONG:
-            at = low
-            while (token := _TOKEN.search(text, at)) and token.start() < high:
-                yield token
-                at = token.end()
-            return
-        for place in self._starts.finditer(text[low:high]):
-            token = _TOKEN.match(text, place.span()[0] + low)
-            if token:
-                yield token
+    def _is_code(self, text: str, start: int, state: ActiveState, *, final: bool) -> bool | None:
+        if not self._markdown:
+            return False
+        state.sync()
+        last = final and len(text) <= start + CODE_REACH
+        return state.markdown.code(text[start : start + CODE_REACH], final=last)
 
     def _report(
         self, span: Span, at: int, text: str, high: int, state: ActiveState, spans: list[Span]
@@ -172,10 +154,7 @@ class ActiveScanner:
         if span.rule.excepted(text[span.start : span.end]):
             return at
         spans.append(span)
-        if span.end > at:
-            end = min(span.end, high)
-            self._move(text, at, end, state)
-            at = end
+        at = _pass(text, at, max(at, min(span.end, high)), state)
         if span.rule.spec.id == "active.script" and span.rule.enforced:
             state.swallow = _LONGEST_ELEMENT
             at = self._swallow(text, at, high, state, spans)
@@ -209,17 +188,42 @@ class ActiveScanner:
         state.swallow = 0 if close >= 0 else state.swallow - (end - low)
         if end > low:
             spans.append(Span(low, end, self._rules["script"], continued=True))
-            self._move(text, low, end, state)
-        if close >= 0:
-            state.in_tag = state.quotes != 0
-        return end
+        return _pass(text, low, end, state)
 
-    @staticmethod
-    def _move(text: str, start: int, end: int, state: ActiveState) -> None:
-        part = text[start:end]
-        if state.in_tag:
-            state.quotes ^= part.count('"') % 2 | (part.count("'") % 2) << 1
-        state.skip(part)
+
+def _pass(text: str, start: int, end: int, state: ActiveState) -> int:
+    """Move on to ``end``; an element ends at the first ``>`` outside an odd number of quotes. Returns ``end``."""
+    at = start
+    while state.in_tag and at < end:
+        close = text.find(">", at, end)
+        stop = end if close < 0 else close + 1
+        part = text[at:stop]
+        state.quotes ^= part.count('"') % 2 | (part.count("'") % 2) << 1
+        state.in_tag = close < 0 or state.quotes != 0
+        at = stop
+    if end > start:
+        state.skip(text[start:end])
+    return end
+
+
+def _tokens(starts: Pattern, text: str, low: int, high: int) -> Iterator[re.Match[str]]:
+    """Tokens that begin in ``text[low:high]``."""
+    if high - low <= _SHORT:
+        at = low
+        while (token := _TOKEN.search(text, at)) and token.start() < high:
+            yield token
+            at = token.end()
+        return
+    data = text[low:high].encode()
+    plain = data.isascii()
+    place, byte = low, 0
+    for match in starts.finditer(data):
+        start = match.span()[0]
+        place += start - byte if plain else len(data[byte:start].decode())
+        byte = start
+        token = _TOKEN.match(text, place)
+        if token:
+            yield token
 
 
 _RULE_OF = {"element": "script", "handler": "handler", "uri": "uri", "entity": "uri"}

@@ -43,6 +43,7 @@ class Candidate:
 Span = tuple[int, int]
 Check = Callable[[Candidate], Span | None]
 
+_NO_DIGIT = re.compile("[^0-9]+")
 _GLUE = re.compile(r"[A-Za-z0-9][._\-/]\Z|[A-Za-z0-9]\Z|[0-9]\.\Z")
 _LABEL = re.compile(
     r"(?i)(?:tel|phone|mobile|cell|fax|card|visa|id|no|nr|number|ssn|whatsapp|wechat|iban|n)[._\-/]?\Z"
@@ -58,7 +59,7 @@ def word(char: str) -> bool:
 
 def digits_of(value: str) -> str:
     """The ASCII digits of a text."""
-    return "".join(c for c in value if "0" <= c <= "9")
+    return value if value.isdigit() else _NO_DIGIT.sub("", value)
 
 
 def glued(c: Candidate) -> bool:

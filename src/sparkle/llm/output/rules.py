@@ -170,6 +170,8 @@ class Family:
     rules: tuple[Rule, ...]
     any_number: re.Pattern[str]
     """All patterns of a ``number`` family in one, to reject most places with one search."""
+    reach: int
+    """Characters behind a trigger's end that its rules may look at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,7 +261,8 @@ def _compile(spec: RuleSpec, mode: Mode, policy: OutputPolicy, source: RuleFile)
 def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
     trigger = f"(?i:{family.near}){family.trigger}" if family.near else family.trigger
     patterns = [f"(?:{p})" for rule in rules for p in rule.spec.patterns] if family.finder == "number" else []
-    return Family(name, family.finder, trigger, rules, re.compile("|".join(patterns)))
+    reach = max((bounded_width(p) for p in patterns), default=0) + 2
+    return Family(name, family.finder, trigger, rules, re.compile("|".join(patterns)), reach)
 
 
 @lru_cache(maxsize=512)

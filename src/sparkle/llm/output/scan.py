@@ -15,7 +15,6 @@ from sparkle.llm.output.text import JOINED, piece_at, run_end, run_start
 
 LOOK_BEHIND = 128
 """Characters to the left in which a trigger may begin."""
-_NUMBER_REACH = 96
 _NUMBER_BACK = 8  # a trigger stands no further behind the beginning of its number
 _BEFORE_VALUE = re.compile(r"\s{0,3}([\"'“‘`*(\[【「《_]{0,3})")
 _CLOSERS = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "「": "」", "【": "】", "《": "》"}
@@ -139,12 +138,12 @@ class Scanner:
         for a, b in hits:
             if b <= low or a >= high:
                 continue
-            if not family.any_number.search(text, max(0, a - _NUMBER_BACK, low), b + _NUMBER_REACH):
+            if not family.any_number.search(text, max(0, a - _NUMBER_BACK, low), b + family.reach):
                 continue
             for rule in family.rules:
                 for pattern in rule.bounded:
                     position = max(0, a - _NUMBER_BACK, low)
-                    while match := pattern.search(text, position, b + _NUMBER_REACH):
+                    while match := pattern.search(text, position, b + family.reach):
                         s, e = match.span()
                         if s >= min(b, high):
                             break

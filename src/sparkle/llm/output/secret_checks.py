@@ -13,6 +13,7 @@ from sparkle.llm.output.tables import TABLES
 
 _WORDS = re.compile(r"[A-Za-z]+|[0-9]+")
 _NAME = re.compile(r"[A-Za-z]{1,20}(?:[\-_.][A-Za-z]{1,20})*[\-_.]?[0-9]{0,4}")  # order-import-2024
+_PREFIX = re.compile(r"[A-Za-z0-9]{2,6}[\-_]")
 _IN_URL = re.compile(r"://[^\s/@:]{0,64}:\Z")
 _PLACEHOLDER = re.compile(
     r"(?i)your|example|sample|placeholder|dummy|changeme|redacted|insert|replace|x{4,}|\*{3,}|\.{3,}|<[^>]*>|\$\{|\{\{"
@@ -45,7 +46,7 @@ def _random_looking(value: str) -> bool:
 
 def prefixed_key(c: Candidate) -> Span | None:
     """A key behind a provider's prefix whose rest looks random, not like a name with dashes."""
-    body = c.value.split("-", 1)[-1]
+    body = _PREFIX.sub("", c.value, count=1)
     return c.span if _random_looking(body) and not _PLACEHOLDER.search(c.value) else None
 
 

@@ -67,4 +67,6 @@ def merge(spans: list[Span]) -> list[Group]:
 
 def _group(members: list[Span], end: int) -> Group:
     worst = max(members, key=lambda s: (s.rule.rank, -s.start))
-    return Group(members[0].start, end, worst.rule.placeholder, any(s.rule.mode is Mode.BLOCK for s in members))
+    return Group(
+        members[0].start, end, worst.rule.placeholder, any(s.rule.mode is Mode.BLOCK for s in members)
+    )

@@ -44,7 +44,9 @@ _SOLID = re.compile(f"(?![{SOFT}])[{JOINED}](?:(?![{SOFT}])[{JOINED}])*")
 _WIDE = re.compile(f"[{_WIDE_JOINED}]")
 _NUMBER_TAIL = re.compile(f"[+(]{{0,2}}[0-9](?:[{GAP}]{{0,3}}[0-9])*[{GAP}]{{0,3}}[{JOINED}]*\\Z")
 _NUMBER_NEAR = re.compile(f"[0-9][{GAP}]{{0,3}}\\Z")
-_GROUPS_TAIL = re.compile(r"(?<![A-Za-z0-9])([A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){0,7}(?: [" + JOINED + r"]*)?)\Z")
+_GROUPS_TAIL = re.compile(
+    r"(?<![A-Za-z0-9])([A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){0,7}(?: [" + JOINED + r"]*)?)\Z"
+)
 _UPPER = re.compile("[A-Z0-9]")
 _NUMBER_WINDOW = 4 * MAX_DIGITS + 16
 _GROUPS_WINDOW = 48
