@@ -9,23 +9,31 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
 
+import msgspec
+
 from sparkle.errors import ConfigurationError
-from sparkle.llm.safety.pattern import Compiled, Language, Need, Variant
+from sparkle.llm.safety.pattern import EDGE_BYTES, Compiled, Language, Need, Variant
 from sparkle.llm.safety.regex import PatternError, Regex, RegexSet
+from sparkle.llm.safety.resources import read_data
 from sparkle.llm.safety.rules import RuleBook, default_book
 from sparkle.llm.safety.views import View
-
 
 EXACT_BYTES = 131_072
 """Bytes that one pattern reads exactly in one reading of a text."""
 
 EXACT_MEMORY = 1 << 19
 """Bytes that the automaton of an exact pattern may hold."""
+
+MAX_NEEDS = 3
+"""Needs of one pattern that are looked for."""
+
+PIECE_BYTES = 1_024
+"""Bytes from which a text is cut; the pieces are at least half as long."""
 
 _STOPS = (b".", b"!", b"?")
 _BEYOND = 160
@@ -46,19 +54,22 @@ class Target:
 class Probe:
     """One pattern with what it needs; compiled when it is first searched for, because most never are."""
 
-    __slots__ = ("_exact", "_exact_source", "_loose", "needed", "source", "target")
+    __slots__ = ("_exact", "_exact_source", "_loose", "local", "needed", "source", "target")
 
     def __init__(self, target: Target, compiled: Compiled, needed: int) -> None:
         self.target = target
         self.source = compiled.loose
+        self.local = compiled.local
         self._exact_source = compiled.exact
         self.needed = needed
         """Bit set of the needs that must occur."""
         self._loose: Regex | None = None
         self._exact: Regex | None = None
 
-    def spans(self, data: bytes, limit: int) -> Iterator[tuple[int, int]]:
-        """Up to ``limit`` byte spans of the pattern in ``data``, from left to right.
+    def spans(
+        self, data: bytes, limit: int, start: int = 0, end: int | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """Up to ``limit`` byte spans of the pattern in ``data[start:end]``, from left to right.
 
         The loose pattern finds sentences, the exact one reads only those. Sentences of more than
         :data:`EXACT_BYTES` altogether are found without being read exactly: who writes a book of nothing but trigger
@@ -70,22 +81,26 @@ class Probe:
         if self._loose is None:
             self.compile()
         loose, exact = self._loose, self._exact
-        if loose is None or exact is None:
-            if loose is not None:
-                yield from loose.spans(data, limit)
+        stop = len(data) if end is None else end
+        if loose is None:
             return
-        start, left, found = 0, EXACT_BYTES, 0
-        while found < limit and (hit := loose.search(data, start)) is not None and hit[1] > hit[0]:
-            first, last = _sentence(data, *hit)
-            first = max(first, start)
-            left -= last - first
+        if exact is None:
+            yield from loose.spans(data, limit, start, stop)
+            return
+        left, found = EXACT_BYTES, 0
+        while found < limit and (hit := loose.search(data, start, stop)) is not None and hit[1] > hit[0]:
+            # Back to where the sentence begins; forth a little beyond where it ends, for what stands at its edge.
+            first = max(data.rfind(mark, start, hit[0]) for mark in _STOPS)
+            first = start if first < 0 else first
+            after = _after_stop(data, hit[1], stop)
+            left -= after - first
             if left < 0:
                 yield hit
                 found, start = found + 1, hit[1]
                 continue
-            read = exact.search(data, first, min(last + _BEYOND, len(data)))
+            read = exact.search(data, first, min(after + _BEYOND, stop))
             if read is None or read[1] == read[0]:
-                start = max(last, hit[1])
+                start = max(after, hit[1])
                 continue
             yield read
             found, start = found + 1, read[1]
@@ -106,11 +121,15 @@ class Probe:
             ) from None
 
 
-def _sentence(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """The bytes from the full stop before ``start:end`` to the one after."""
-    first = max(data.rfind(mark, 0, start) for mark in _STOPS)
-    last = min((at for mark in _STOPS if (at := data.find(mark, end)) >= 0), default=len(data))
-    return first + 1, last
+@lru_cache(maxsize=1)
+def _stop() -> Regex:
+    return Regex(rb"[.!?]")
+
+
+def _after_stop(data: bytes, start: int, end: int) -> int:
+    """The byte behind the next full stop, question mark or exclamation mark in ``start:end``, or ``end``."""
+    found = _stop().search(data, start, end)
+    return end if found is None else found[1]
 
 
 class Matcher:
@@ -122,17 +141,15 @@ class Matcher:
 
     def __init__(self, book: RuleBook, variant: Variant) -> None:
         wanted: dict[Need, int] = {}
-        self.probes: list[Probe] = []
-        self._always: list[Probe] = []
-        self._by_need: dict[int, list[Probe]] = {}
-        languages = {kind: Language(book.fragments, kind) for kind in ("words", variant)}
         needs: list[list[int]] = []
+        self.probes: list[Probe] = []
+        languages = {kind: Language(book.fragments, kind) for kind in ("words", variant)}
         for target, pattern, as_words in _patterns(book):
             try:
                 for compiled in languages["words" if as_words else variant].translate(pattern):
-                    needs.append(
-                        [wanted.setdefault(need, len(wanted)) for need in sorted(compiled.needs, key=sorted)]
-                    )
+                    # Bit 0 stands for needing nothing.
+                    bits = [wanted.setdefault(need, len(wanted) + 1) for need in _rarest(compiled.needs)]
+                    needs.append(bits or [0])
                     self.probes.append(Probe(target, compiled, sum(1 << bit for bit in needs[-1])))
             except PatternError as error:
                 raise ConfigurationError(f"rule {target.rule} {target.signal}: {error.message}") from None
@@ -142,32 +159,102 @@ class Matcher:
                 literals[literal] = literals.get(literal, 0) | 1 << bit
         self._set = RegexSet(re.escape(literal) for literal in literals)
         self._meets = list(literals.values())
+        self._longest = max(map(len, literals), default=0)
         users = Counter(bit for bits in needs for bit in bits)
+        self._local, self._wide = _Shelf(), _Shelf()
         for probe, bits in zip(self.probes, needs, strict=True):
-            if bits:
-                # Under the need that fewest other patterns share: the rarer, the fewer candidates to look at.
-                self._by_need.setdefault(min(bits, key=users.__getitem__), []).append(probe)
-            else:
-                self._always.append(probe)
-        self._first = sum(1 << bit for bit in self._by_need)
+            # Under the need that fewest others share: the rarer, the fewer candidates to look at.
+            (self._local if probe.local else self._wide).add(
+                min(bits, key=lambda bit: (users[bit], bit)), probe
+            )
 
-    def candidates(self, data: bytes) -> Iterator[Probe]:
-        """The patterns that could match ``data``; all of them when the set cannot decide."""
+    def candidates(
+        self, data: bytes, changed: list[tuple[int, int]] | None = None
+    ) -> Iterator[tuple[Probe, int, int]]:
+        """The patterns that could match and the bytes ``start:end`` in which they could.
+
+        A long text is cut at full stops; local patterns are told for each piece, others for the whole. Where the set
+        cannot decide, every pattern is told.
+
+        Args:
+            data: the text.
+            changed: sorted spans of which a match must touch one; ``None``: any match will do.
+        """
+        size = len(data)
+        whole = start = at = 0
+        while start < size:
+            end = _after_stop(data, start + PIECE_BYTES // 2, size) if size - start > PIECE_BYTES else size
+            first, last = max(start - EDGE_BYTES, 0), min(end + EDGE_BYTES, size)
+            # Words that reach over the cut belong to both pieces.
+            present = self._present(data if end - start == size else data[first : last + self._longest])
+            if present is None:
+                for probe in self.probes:
+                    yield probe, 0, size
+                return
+            whole |= present
+            start = end
+            if changed is not None:
+                while at < len(changed) and changed[at][1] < first - 1:
+                    at += 1
+                if at == len(changed) or changed[at][0] > last + 1:
+                    continue
+            for probe in self._local.wanted(present):
+                yield probe, first, last
+        for probe in self._wide.wanted(whole):
+            yield probe, 0, size
+
+    def _present(self, data: bytes) -> int | None:
+        """Bit set of the needs met in ``data``; ``None``: the set cannot decide."""
         hits = self._set.match(data)
         if hits is None:
-            yield from self.probes
-            return
-        yield from self._always
-        present = 0
+            return None
+        present = 1
         meets = self._meets
         for hit in hits:
             present |= meets[hit]
-        by_need = self._by_need
-        left = present & self._first
+        return present
+
+
+def _rarest(needs: Iterable[Need]) -> list[Need]:
+    """The few needs that the fewest texts meet."""
+    return sorted(needs, key=lambda need: (sum(map(_commonness, need)), sorted(need)))[:MAX_NEEDS]
+
+
+def _commonness(word: bytes) -> float:
+    """About how likely a text of a few hundred characters holds the word: by its length, unless it is known better."""
+    if word in _common():
+        return 1.0
+    if word.isascii():
+        return 0.9 if len(word) < 3 else 4.0 ** -(min(len(word), 7) - 2)
+    return 4.0 ** -min(len(word) / 3, 4)
+
+
+@lru_cache(maxsize=1)
+def _common() -> frozenset[bytes]:
+    words = msgspec.yaml.decode(read_data("common.yaml"), type=tuple[str, ...])
+    return frozenset(word.encode() for word in words)
+
+
+class _Shelf:
+    """Patterns filed under one of their needs."""
+
+    __slots__ = ("_by_need", "_filed")
+
+    def __init__(self) -> None:
+        self._by_need: dict[int, list[Probe]] = {}
+        self._filed = 0
+
+    def add(self, bit: int, probe: Probe) -> None:
+        self._by_need.setdefault(1 << bit, []).append(probe)
+        self._filed |= 1 << bit
+
+    def wanted(self, present: int) -> Iterator[Probe]:
+        """The patterns whose needs are all in the bit set ``present``."""
+        left = present & self._filed
         while left:
             lowest = left & -left
             left ^= lowest
-            for probe in by_need[lowest.bit_length() - 1]:
+            for probe in self._by_need[lowest]:
                 if probe.needed & present == probe.needed:
                     yield probe
 
@@ -199,9 +286,11 @@ class Engine:
                 self._made = self._made or Matcher(self.book, "compact")
         return self._made
 
-    def candidates(self, view: View) -> Iterator[Probe]:
-        """The patterns worth searching for in one reading of a text."""
-        return (self._compact if view.compact else self._words).candidates(view.data)
+    def candidates(self, view: View) -> Iterator[tuple[Probe, int, int]]:
+        """The patterns worth searching for in one reading of a text, and the bytes to search them in."""
+        # In a short text finding out where it was changed costs more than judging all of it.
+        changed = view.changed_bytes() if len(view.data) > PIECE_BYTES else None
+        return (self._compact if view.compact else self._words).candidates(view.data, changed)
 
     @property
     def probes(self) -> tuple[Probe, ...]:

@@ -73,14 +73,14 @@ class Judge:
         signals: list[SignalHit] = []
         met: dict[str, list[tuple[int, int]]] = {}
         for view in readings.views:
-            for probe in self._engine.candidates(view):
+            for probe, first, last in self._engine.candidates(view):
                 target = probe.target
                 if target.rule in self._off:
                     continue
                 info = self._infos[target.rule]
                 if (info.scope == "indirect" and not indirect) or (info.disguised and not view.disguised):
                     continue
-                for begin, finish in probe.spans(view.data, MAX_MATCHES):
+                for begin, finish in probe.spans(view.data, MAX_MATCHES, first, last):
                     place = view.original(*view.characters(begin, finish))
                     if place is None:
                         continue  # nothing was hidden here: the plain reading has it, if it is anything

@@ -34,7 +34,7 @@ SIZE_BASE = 50_000
 _LATIN_RUN = re.compile(r"(?<![a-z0-9])[a-z0-9](?:[\W_]{1,3}[a-z0-9]){4,}(?![a-z0-9])")
 _CHINESE_RUN = re.compile("[\u4e00-\u9fff]{1,2}(?:[\\W_]{1,3}[\u4e00-\u9fff]{1,2}){3,}")
 _GAP = re.compile(r"[\W_]+")
-_HYPHENS = re.compile(r"(?<=[a-z])[-._*|~\\]{1,2}(?=[a-z])")
+_HYPHENS = re.compile(r"(?<![a-z])[a-z]{1,5}(?:[-._*|~\\]{1,2}[a-z]{1,5}){2,}(?![a-z])")
 _MARKED = re.compile(rb"\x01+")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _ESCAPED = rb"\\u\{?[0-9a-f]{2}|\\x[0-9a-f]{2}|\\[0-7]{3}|u\+[0-9a-f]{4}|%u[0-9a-f]{4}"
@@ -105,9 +105,9 @@ def _compact(words: Sequence[str]) -> Callable[[View], View | None]:
 
     def read(view: View) -> View | None:
         marks = bytearray(len(view.text))
-        for match in _HYPHENS.finditer(view.text):
-            _mark(marks, match)
-        for found in chain(*(runs.finditer(view.text) for runs in (_LATIN_RUN, _CHINESE_RUN, apart))):
+        for found in chain(
+            *(runs.finditer(view.text) for runs in (_LATIN_RUN, _CHINESE_RUN, _HYPHENS, apart))
+        ):
             for gap in _GAP.finditer(view.text, found.start(), found.end()):
                 _mark(marks, gap)
         runs = ((gap.start(), gap.end(), "") for gap in _MARKED.finditer(marks))

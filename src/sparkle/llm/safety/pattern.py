@@ -6,6 +6,8 @@ It is RE2 syntax with four shorthands, so that one line of data covers a family 
 ``{gap:N}``    up to N words of the same sentence (after a blank)
 ``{zgap:N}``   up to N Chinese characters of the same sentence and line
 ``{span:N}``   up to N bytes of the same line
+``{begin}``    the beginning of a clause
+``{end}``      the end of a clause, or of the text
 a blank        whatever separates words: blanks, line breaks, quotes, commas, Markdown marks
 
 Counting is what makes an automaton large: text full of trigger words has it remember where each of the last N of them
@@ -14,6 +16,9 @@ stood. So a pattern with gaps becomes two: a *loose* one, in which a gap is anyt
 
 There are two variants of every pattern: ``words`` for ordinary text and ``compact`` for text whose separators were taken out
 (``i g n o r e``), where blanks are optional, gaps count characters and ``\b`` means nothing.
+
+A pattern that matches no ``.``, ``!`` or ``?``, but for those of ``{begin}`` and ``{end}``, is *local*: its matches lie
+within one sentence, so a long text can be judged piece by piece, and most pieces need no pattern searched at all.
 
 What must occur in every match (one of a few literals, like ``ignor``, ``disregard`` or ``forget``) is a *need* of the
 pattern. Needs are derived here, so one pass with all literals together tells which few patterns are worth searching
@@ -42,6 +47,14 @@ _NAMED = re.compile(r"\{[a-z][a-z0-9_]*\}")
 _GAP = re.compile(r"\{(?:z?gap|span):\d+\}")
 _QUANTIFIER = re.compile(r"[*+?]\??|\{\d+,?\d*\}\??")
 _LITERAL = re.compile(r"[a-z0-9<>:;=&%@!~/_-]|\\[^a-zA-Z0-9]|[^\x00-\x7f]")
+_CROSSING = frozenset({".", "!", r"\.", r"\?", r"\!", r"\W", r"\S", r"\D"})
+_EDGES = {
+    "{begin}": "(?:^|[.!?\\n\"':,;*\\]])",
+    "{end}": "(?:\\s{0,2}(?:[.!?,;:\"')\\]\\n]|$))",
+}
+EDGE_BYTES = 3
+"""Most bytes that ``{begin}`` and ``{end}`` take beyond the sentence."""
+
 _MIN_LITERAL = 2
 """Bytes of the shortest literal that is worth looking for."""
 
@@ -60,6 +73,8 @@ class Compiled:
     """RE2 source with gaps counted; ``None`` if there are none."""
     needs: frozenset[Need]
     """What occurs in every match; empty if nothing in particular."""
+    local: bool
+    """Whether no match reaches over a full stop, question mark or exclamation mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +95,7 @@ class Language:
     def __init__(self, fragments: Mapping[str, str], variant: Variant = "words") -> None:
         self.variant: Variant = variant
         self._fragments = fragments
-        self._translated: dict[tuple[str, bool], tuple[str, _Part | None]] = {}
+        self._translated: dict[tuple[str, bool], tuple[str, _Part | None, bool]] = {}
         self._open: list[str] = []
 
     def translate(self, pattern: str) -> Iterator[Compiled]:
@@ -90,14 +105,20 @@ class Language:
             PatternError: unknown fragment, fragments in a circle, unbalanced brackets, or a character class that RE2
                 could only match byte by byte (a negated class or a range with Chinese characters).
         """
-        loose = _Translator(pattern, self).alternatives()
+        translator = _Translator(pattern, self)
+        loose = translator.alternatives()
         exact = _Translator(pattern, self, counting=True).alternatives()
         for (source, parts), (counted, _) in zip(loose, exact, strict=True):
             needs = frozenset(part.literals for part in parts)
-            yield Compiled(source.encode(), None if counted == source else counted.encode(), needs)
+            yield Compiled(
+                source.encode(),
+                None if counted == source else counted.encode(),
+                needs,
+                not translator.crosses,
+            )
 
-    def fragment(self, name: str, *, counting: bool) -> tuple[str, _Part | None]:
-        """A fragment's source, gaps counted or not, and what always occurs in it."""
+    def fragment(self, name: str, *, counting: bool) -> tuple[str, _Part | None, bool]:
+        """A fragment's source, gaps counted or not, what always occurs in it, and whether it crosses sentences."""
         key = name, counting
         if key not in self._translated:
             if name not in self._fragments:
@@ -106,7 +127,7 @@ class Language:
                 raise PatternError(f"fragments refer to each other in a circle: {', '.join(self._open)}")
             self._open.append(name)
             fragment = _Translator(self._fragments[name], self, counting=counting)
-            self._translated[key] = _group(fragment.alternatives())
+            self._translated[key] = (*_group(fragment.alternatives()), fragment.crosses)
             self._open.pop()
         return self._translated[key]
 
@@ -120,6 +141,8 @@ class _Translator:
         self._language = language
         self._variant: Variant = language.variant
         self._counting = counting
+        #: Whether something in it matches a full stop or the like, so that a match may span sentences.
+        self.crosses = False
 
     def alternatives(self) -> list[tuple[str, list[_Part]]]:
         """All alternatives of the whole, each with its source and the parts that always occur in it."""
@@ -166,7 +189,11 @@ class _Translator:
             self._at += 1
             return _group(alternatives)
         if _NAMED.fullmatch(token):
-            return self._language.fragment(token[1:-1], counting=self._counting)
+            if token in _EDGES:
+                return _EDGES[token], None
+            source, part, crosses = self._language.fragment(token[1:-1], counting=self._counting)
+            self.crosses |= crosses
+            return source, part
         return self._plain(token), None
 
     def _plain(self, token: str) -> str:
@@ -176,7 +203,10 @@ class _Translator:
             return ""
         if _GAP.fullmatch(token):
             return self._gap(token)
+        if token in _CROSSING:
+            self.crosses = True
         if token[0] == "[" and len(token) > 1:
+            self.crosses |= _class_crosses(token)
             return _byte_class(token)
         # A following ? or * must mean the whole character, not its last byte.
         return token if token.isascii() else f"(?:{token})"
@@ -209,6 +239,13 @@ def _group(alternatives: list[tuple[str, list[_Part]]]) -> tuple[str, _Part | No
         return source, None
     strongest = (max(parts, key=lambda part: part.strength).literals for _, parts in alternatives)
     return source, _Part(frozenset(literal for literals in strongest for literal in literals))
+
+
+def _class_crosses(token: str) -> bool:
+    inside = token[1:-1]
+    if inside.startswith("^"):
+        return not set(".!?") <= set(inside)
+    return not set(".!?").isdisjoint(inside) or any(escape in inside for escape in (r"\W", r"\S", r"\D"))
 
 
 def _byte_class(token: str) -> str:

@@ -67,11 +67,12 @@ class Regex:
         span: tuple[int, int] = self._match(self._unanchored, data, start, stop)[0]
         return None if span[0] < 0 else span
 
-    def spans(self, data: bytes, limit: int) -> Iterator[tuple[int, int]]:
-        """Up to ``limit`` byte spans from left to right, none overlapping, none empty."""
-        start = 0
+    def spans(
+        self, data: bytes, limit: int, start: int = 0, end: int | None = None
+    ) -> Iterator[tuple[int, int]]:
+        """Up to ``limit`` byte spans in ``start:end`` from left to right, none overlapping, none empty."""
         for _ in range(limit):
-            span = self.search(data, start)
+            span = self.search(data, start, end)
             if span is None or span[1] == span[0]:
                 return
             yield span

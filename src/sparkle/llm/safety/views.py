@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sparkle.llm.safety.fold import GONE, expansions, fold
@@ -56,6 +56,17 @@ class OffsetMap:
         begin = self._starts[first] + (0 if self._whole[first] else start - self._views[first])
         finish = self._ends[last] if self._whole[last] else self._starts[last] + end - self._views[last]
         return begin, finish, finish - begin != end - start or 1 in self._whole[first : last + 1]
+
+    def changes(self, length: int) -> Iterator[tuple[int, int]]:
+        """Where a view of ``length`` code points reads otherwise than its parent; empty spans where something went."""
+        last = len(self._views) - 1
+        for index, start in enumerate(self._views):
+            if self._whole[index]:
+                yield start, length if index == last else self._views[index + 1]
+            elif index and not self._whole[index - 1]:
+                yield start, start
+        if self._views and not self._whole[0] and self._starts[0] > 0:
+            yield 0, 0
 
 
 class Mirror:
@@ -136,6 +147,25 @@ class View:
                     return True
             view = view.parent
         return False
+
+    def changed_bytes(self) -> list[tuple[int, int]] | None:
+        """Where :attr:`data` reads otherwise than the parent's, sorted; ``None``: everywhere.
+
+        Only there a pattern can find what it did not find in the parent.
+        """
+        if self.plain or not isinstance(self.offsets, OffsetMap):
+            return None
+        changes = sorted(self.offsets.changes(len(self.source)))
+        if len(self.data) == len(self.text):
+            return changes
+        found: list[tuple[int, int]] = []
+        at = size = 0
+        for start, end in changes:
+            size += len(self.text[at:start].encode("utf-8", "replace"))
+            length = len(self.text[start:end].encode("utf-8", "replace"))
+            found.append((size, size + length))
+            at, size = end, size + length
+        return found
 
     def path(self) -> str:
         """The readings from the original to this one, e.g. ``visible > base64``."""
