@@ -13,7 +13,7 @@ from sparkle.errors import LimitError, SparkleError, StoreUnavailableError
 from sparkle.llm.guard_failure import log_guard_failure
 from sparkle.llm.guards import Guards
 from sparkle.llm.outcomes import refuse_if_blocked
-from sparkle.llm.requests import ChatRequest, EmbeddingsRequest
+from sparkle.llm.requests import NOT_PROMPT, ChatRequest, EmbeddingsRequest
 from sparkle.llm.upstream_body import system_texts, text_size, upstream_body
 from sparkle.llm.usage import Principal
 from sparkle.llm.verdict import ALLOW, Verdict
@@ -68,11 +68,17 @@ class Admission:
     """Runs the first two layers of every call of a process."""
 
     def __init__(
-        self, guards: Callable[[], Guards], quota: LLMCostGuard, tokens: TokenCounter, clock: Clock
+        self,
+        guards: Callable[[], Guards],
+        quota: LLMCostGuard,
+        tokens: TokenCounter,
+        serving: Callable[[str], Sequence[str]],
+        clock: Clock,
     ) -> None:
         self._guards = guards
         self._quota = quota
         self._tokens = tokens
+        self._serving = serving
         self._clock = clock
 
     async def chat(self, request: ChatRequest, who: Principal, record: CallRecord) -> Admitted:
@@ -95,10 +101,15 @@ class Admission:
         verdict = await self._judge(guards, judge, size, record, request.messages)
         refuse_if_blocked(verdict)
         schema = request.body.get("response_format")
+        others = {k: v for k, v in request.body.items() if k not in NOT_PROMPT}
         tokens = PromptSize(
-            self._tokens.bound_messages(messages, request.model, tools, response_format=schema),
+            self._tokens.bound_messages(
+                messages, request.model, tools, response_format=schema, others=others
+            ),
             size,
-            lambda: self._tokens.count_messages(messages, request.model, tools, response_format=schema),
+            lambda: self._tokens.count_messages(
+                messages, request.model, tools, response_format=schema, others=others
+            ),
         )
         reservation = await self._reserve(
             guards, who, request.model, tokens, request.max_tokens, request.choices, record
@@ -162,6 +173,7 @@ class Admission:
     ) -> Reservation | None:
         """Reserve the bound and the largest answer; where that does not fit, count exactly and decide by that."""
         started = self._clock.monotonic()
+        model = self._quota.dearest(self._serving(model))
         try:
             try:
                 reservation = await self._quota.reserve(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sparkle.llm.quota import LimitState, LLMCostGuard, Reservation, TokenCounter
 
 DONE = b"[DONE]"
+_CHUNK_SLACK = 64
+"""Chunks beyond the reserved number of tokens before a stream is cut: heads, ends, keep-alives."""
 _PROGRESS_EVERY = 32
 """Chunks between two notes of what is known to be spent (a chunk is about a token)."""
 
@@ -70,7 +73,11 @@ class GuardedStream:
         self._reported: Usage | None = None
         self._usage: Usage | None = None
         self._cost_nano = 0
+        self._most_chunks = (
+            reservation.max_output_tokens * reservation.choices + _CHUNK_SLACK if reservation else sys.maxsize
+        )
         self._settled = False
+        self._ended = False
         self._template: dict[str, Any] = {}
         self._chunks = 0
         self._guard_seconds = 0.0
@@ -106,9 +113,11 @@ class GuardedStream:
         Raises:
             ProviderError: The upstream broke off or fell silent; what came before has been passed on and is charged.
         """
+        cut: str | None = None
         try:
             async for payload in self._upstream:
                 if payload == DONE:
+                    self._ended = True
                     break
                 started = monotonic()
                 guarded = self._guard(payload)
@@ -118,7 +127,12 @@ class GuardedStream:
                     yield out
                 if self._all_blocked():
                     break  # nothing more may leave: stop paying for it
-            for out in self._flush():
+                if self._chunks > self._most_chunks:
+                    cut = "length"  # this upstream ignores max_tokens: nobody has reserved what comes now
+                    break
+            else:
+                self._ended = True
+            for out in self._flush(cut):
                 yield out
             self._record.upstream_finished(
                 self._upstream.upstream, response_model=self._template.get("model")
@@ -210,11 +224,11 @@ class GuardedStream:
                 return state.pass_through(choice)
             raise ProviderError("the output guard failed; the answer was withheld") from exc
 
-    def _flush(self) -> list[bytes]:
+    def _flush(self, finish: str | None) -> list[bytes]:
         """What is still held when the upstream ended without a finish_reason, and the end of blocked choices."""
         out: list[bytes] = []
         for state in self._choices.values():
-            for choice in state.flush():
+            for choice in state.flush(finish):
                 delta = cast("dict[str, Any]", choice["delta"])
                 text = str(delta.get("content") or "")
                 if text and state.index == 0:
@@ -260,15 +274,18 @@ class GuardedStream:
             return
         self._settled = True
         usage = self._reported
-        if usage is None:
+        if usage is None or not self._ended:
+            # Some upstreams report along the way, or zeros: a stream cut short costs at least what was generated.
             generated = "".join(self._generated)
-            usage = Usage(
-                self._prompt_tokens(), self._tokens.count_text(generated, self._request.model), estimated=True
-            )
+            counted = self._tokens.count_text(generated, self._request.model)
+            if usage is None or usage.completion_tokens < counted:
+                usage = Usage(self._prompt_tokens(), counted, estimated=True)
         self._usage = usage
         self._record.output_checked(self.verdict, self._guard_seconds)
         if self._reservation is not None:
-            self._cost_nano = (await self._quota.settle(self._reservation, usage)).cost_nano
+            self._cost_nano = (
+                await self._quota.settle(self._reservation, usage, self._upstream.model)
+            ).cost_nano
         self._record.usage(usage, self._cost_nano)
 
 

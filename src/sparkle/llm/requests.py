@@ -13,6 +13,43 @@ from typing import Any, cast
 from sparkle.errors import InvalidRequestError
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "retrieved"})
+NOT_PROMPT = frozenset(
+    [
+        "model",
+        "messages",
+        "tools",
+        "response_format",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+        "user",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "logprobs",
+        "top_logprobs",
+        "logit_bias",
+        "presence_penalty",
+        "frequency_penalty",
+        "parallel_tool_calls",
+        "tool_choice",
+        "service_tier",
+        "store",
+        "metadata",
+        "reasoning_effort",
+        "verbosity",
+        "modalities",
+        "audio",
+        "safety_identifier",
+        "prompt_cache_key",
+    ]
+)
+"""Request fields that add nothing to the prompt beyond what is counted by name."""
+_RIVAL_CAPS = ("max_new_tokens", "max_output_tokens", "max_length", "n_predict", "num_predict")
+"""What other servers call ``max_tokens``: left in, they would outbid the cap that was reserved."""
 _MAX_NAME = 256
 _MAX_CHOICES = 128
 _MAX_TOKENS = 2**31
@@ -61,6 +98,10 @@ def parse_chat(body: object) -> ChatRequest:
     stream = data.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise InvalidRequestError("stream must be true or false", param="stream")
+    if data.get("best_of") not in (None, 1):
+        raise InvalidRequestError("best_of is not part of the chat API; use n", param="best_of")
+    if any(name in data for name in _RIVAL_CAPS):
+        data = {k: v for k, v in data.items() if k not in _RIVAL_CAPS}
     return ChatRequest(
         body=data,
         model=_model(data),

@@ -28,7 +28,7 @@ from sparkle.llm.verdict import Action
 
 if TYPE_CHECKING:
     from sparkle.llm.monitoring import CallRecord, LLMMonitor
-    from sparkle.llm.providers import ProviderRouter
+    from sparkle.llm.providers import ProviderResponse, ProviderRouter
     from sparkle.llm.quota import LimitState, LLMCostGuard, Reservation, TokenCounter
 
 
@@ -59,7 +59,7 @@ class LLMSecurityWrapper:
         monitor: LLMMonitor,
         clock: Clock | None = None,
     ) -> None:
-        self._admission = Admission(guards, quota, tokens, clock or SystemClock())
+        self._admission = Admission(guards, quota, tokens, provider.serving, clock or SystemClock())
         self._quota = quota
         self._tokens = tokens
         self._provider = provider
@@ -127,7 +127,7 @@ class LLMSecurityWrapper:
         try:
             ready = await self._admission.chat(request, who, record)
             response = await self._call(ready)
-            return await self._finish(request, ready, response.body, response.upstream, request_id)
+            return await self._finish(request, ready, response, request_id)
         except BaseException as exc:
             record_failure(record, exc)
             raise
@@ -182,7 +182,7 @@ class LLMSecurityWrapper:
                 await self._release(ready.reservation)
                 raise
             usage = reported_usage(response.body) or Usage(ready.tokens.exact(), 0, estimated=True)
-            cost = await self._settle(ready.reservation, usage)
+            cost = await self._settle(ready.reservation, usage, response.model)
             record.usage(usage, cost)
             record.finish("ok", 200)
             limits = ready.reservation.limits if ready.reservation else ()
@@ -193,7 +193,7 @@ class LLMSecurityWrapper:
 
     # The five steps ------------------------------------------------------------------------------------------
 
-    async def _call(self, ready: Admitted) -> Any:
+    async def _call(self, ready: Admitted) -> ProviderResponse:
         ready.record.upstream_started()
         try:
             response = await self._provider.chat(
@@ -206,35 +206,35 @@ class LLMSecurityWrapper:
         return response
 
     async def _finish(
-        self, request: ChatRequest, ready: Admitted, raw: bytes, upstream: str, request_id: str
+        self, request: ChatRequest, ready: Admitted, response: ProviderResponse, request_id: str
     ) -> ChatResult:
-        record = ready.record
+        record, raw, model = ready.record, response.body, response.model
         started = self._clock.monotonic()
         try:
             answer = await off_loop_if_large(
                 lambda: guard_answer(raw, ready.guards.output, ready.prompt), len(raw)
             )
         except ProviderError:
-            await self._settle(ready.reservation, self._estimate(ready, ""))
+            await self._settle(ready.reservation, self._estimate(ready, ""), model)
             raise
         except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
             log_guard_failure("output", exc)
             record.guard_failed("output", ready.guards.policy.output.on_error)
-            await self._settle(ready.reservation, reported_usage(raw) or self._estimate(ready, ""))
+            await self._settle(ready.reservation, reported_usage(raw) or self._estimate(ready, ""), model)
             if ready.guards.policy.output.on_error == "open":
                 answer = GuardedAnswer.unchecked(raw)
             else:
                 raise SparkleError("the output guard failed; the answer was withheld") from exc
         record.output_checked(answer.verdict, self._clock.monotonic() - started)
         usage = answer.usage or self._estimate(ready, answer.generated)
-        cost = await self._settle(ready.reservation, usage)
+        cost = await self._settle(ready.reservation, usage, model)
         record.usage(usage, cost)
         blocked = answer.verdict.action is Action.BLOCK
         record.finish("output_blocked" if blocked else "ok", 200, finish_reason=answer.finish_reason)
         return ChatResult(
             request_id=request_id,
             model=answer.model or request.model,
-            upstream=upstream,
+            upstream=response.upstream,
             text=answer.text,
             finish_reason=answer.finish_reason,
             usage=usage,
@@ -252,10 +252,10 @@ class LLMSecurityWrapper:
         answer = self._tokens.count_text(generated, str(ready.body["model"])) if generated else 0
         return Usage(ready.tokens.exact(), answer, estimated=True)
 
-    async def _settle(self, reservation: Reservation | None, usage: Usage) -> int:
+    async def _settle(self, reservation: Reservation | None, usage: Usage, model: str) -> int:
         if reservation is None:
             return 0
-        settlement = await self._quota.settle(reservation, usage)
+        settlement = await self._quota.settle(reservation, usage, model)
         return settlement.cost_nano
 
     async def _release(self, reservation: Reservation | None) -> None:

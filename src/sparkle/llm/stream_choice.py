@@ -122,13 +122,15 @@ class ChoiceGuard:
         keep = finish is not None or not changed or _says_something(delta)
         return Step(keep=keep, changed=changed, text=text)
 
-    def flush(self) -> Iterator[dict[str, Any]]:
-        """What is left when the upstream ended without a finish_reason."""
+    def flush(self, finish: str | None = None) -> Iterator[dict[str, Any]]:
+        """What is left when the upstream ended without a finish_reason; ``finish`` is the reason to give instead."""
         if self._ended or self.blocked:
             return
-        choice: dict[str, Any] = {"index": self.index, "delta": {}, "finish_reason": None}
+        choice: dict[str, Any] = {"index": self.index, "delta": {}, "finish_reason": finish}
         self._finish(choice, choice["delta"])
-        if choice["delta"] or self.blocked:
+        if finish is not None and not self.blocked:
+            self.finish_reason = finish
+        if choice["delta"] or self.blocked or finish is not None:
             yield choice
 
     # ---------------------------------------------------------------------------------------------------------

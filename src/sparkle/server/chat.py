@@ -40,7 +40,7 @@ async def handle(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
         raw = await read_body(scope, receive, gateway.settings.server.max_body_bytes)
         request = parse_chat(decode_json(raw, gateway.settings.server.max_json_depth))
         who = context.charge_to(request.user)
-        check_model(who, request.model)
+        check_model(who, request.model, request.body)
         await _run(gateway, context, request, who, raw, receive, send)
     except SparkleError as exc:
         exc.request_id = context.request_id  # pyright: ignore[reportAttributeAccessIssue]  read by the gateway's error answer

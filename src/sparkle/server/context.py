@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 from sparkle.errors import AuthenticationError, InvalidRequestError, PermissionDeniedError
 from sparkle.llm.outcomes import new_request_id
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 KEY_PREFIX = "sk-sparkle-"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_MODEL_LISTS = ("models", "fallbacks", "fallback_models", "route")
+"""Fields by which some upstreams take further models than the one in ``model``."""
 _ANONYMOUS = "anonymous"
 
 
@@ -73,7 +76,7 @@ def _principal(authorization: str | None, keys: KeyStore, require_key: bool) -> 
     return None
 
 
-def check_model(principal: Principal, model: str) -> None:
+def check_model(principal: Principal, model: str, body: Mapping[str, Any]) -> None:
     """Refuse a model the key may not use.
 
     Raises:
@@ -81,10 +84,16 @@ def check_model(principal: Principal, model: str) -> None:
     """
     if not principal.models:
         return
-    from fnmatch import fnmatchcase
-
-    if not any(fnmatchcase(model, pattern) for pattern in principal.models):
+    rivals = [name for name in _MODEL_LISTS if name in body]
+    if rivals:
+        raise PermissionDeniedError("this key may not name further models", param=rivals[0])
+    if not may_use(principal, model):
         raise PermissionDeniedError("this key may not use that model", param="model")
+
+
+def may_use(principal: Principal, model: str) -> bool:
+    """Whether the key's model patterns allow ``model``; a key without patterns may use all."""
+    return not principal.models or any(fnmatchcase(model, pattern) for pattern in principal.models)
 
 
 def limit_headers(limits: Sequence[LimitState], now: float) -> Headers:

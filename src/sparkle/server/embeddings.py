@@ -20,7 +20,7 @@ async def handle(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
         raw = await read_body(scope, receive, gateway.settings.server.max_body_bytes)
         request = parse_embeddings(decode_json(raw, gateway.settings.server.max_json_depth))
         who = context.charge_to(request.user)
-        check_model(who, request.model)
+        check_model(who, request.model, request.body)
         result = await gateway.services.wrapper.embed(
             request, who, request_id=context.request_id, traceparent=context.traceparent
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from sparkle.errors import InvalidRequestError, SparkleError
+from sparkle.errors import InvalidRequestError, RequestTooLargeError, SparkleError
 from sparkle.llm.outcomes import findings_json
 from sparkle.llm.requests import parse_chat
 from sparkle.llm.verdict import Verdict
@@ -61,6 +61,9 @@ def scan(guards: Guards, body: dict[str, Any]) -> dict[str, Any]:
         return _answer(guards.safety.check_messages(request.messages).verdict, None)
     if not isinstance(text, str):
         raise InvalidRequestError("text must be a string (or give messages)", param="text")
+    most = guards.policy.input.limits.max_text_chars
+    if len(text) > most:
+        raise RequestTooLargeError(f"text is longer than {most} characters", param="text")
     if direction == "output":
         result = guards.output.check_text(text)
         return _answer(result.verdict, result.text)

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from sparkle.errors import NotFoundError, SparkleError
-from sparkle.server.context import identify
+from sparkle.server.context import identify, may_use
 from sparkle.server.http import Receive, Scope, Send, send_bytes, send_json
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ async def models(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
     """``GET /v1/models``."""
     context = identify(scope, gateway.keys, require_key=gateway.require_key)
     data = await gateway.services.provider.models()
+    if context.principal is not None:
+        data = [entry for entry in data if may_use(context.principal, str(entry["id"]))]
     headers = [(b"x-request-id", context.request_id.encode())]
     await send_json(send, 200, {"object": "list", "data": data}, headers)
 

@@ -22,7 +22,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        if b"pgrade:" in data and not self._in_body():
+        if (b"pgrade:" in data or b"PGRADE:" in data) and not self._in_body():
             end = data.find(b"\r\n\r\n")
             head = data if end < 0 else data[:end]
             data = _UPGRADE.sub(b"", head) + data[len(head) :]

@@ -172,6 +172,14 @@ class ProviderRouter:
         """Model names that are safe as a metric's label: those the settings spell out and those last listed."""
         return frozenset((*self._routes.known_models(), *(model["id"] for model in self._models)))
 
+    def serving(self, model: str) -> tuple[str, ...]:
+        """Names under which upstreams may be asked for ``model``: alias targets and fallbacks, in order.
+
+        Raises:
+            NotFoundError: No upstream serves it.
+        """
+        return tuple(dict.fromkeys(name for _, name in self._routes.resolve(model)))
+
     def circuits(self) -> dict[str, CircuitState]:
         """State of each upstream's circuit, by upstream name."""
         return {name: breaker.state for name, breaker in self._breakers.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sparkle.clock import Clock
 from sparkle.errors import InvalidRequestError, StoreUnavailableError
@@ -29,7 +29,7 @@ from sparkle.llm.quota.ops import (
     Seen,
     Settle,
 )
-from sparkle.llm.quota.prices import PriceTable
+from sparkle.llm.quota.prices import Price, PriceTable
 from sparkle.llm.quota.types import LimitState, Reservation, Settlement
 from sparkle.llm.usage import Principal, Usage
 from sparkle.settings import QuotaSettings
@@ -210,20 +210,34 @@ class LLMCostGuard:
         self._live[name] = reservation
         return reservation
 
-    async def settle(self, reservation: Reservation, usage: Usage) -> Settlement:
+    def dearest(self, models: Sequence[str]) -> str:
+        """The model of ``models`` whose answer costs most, so that a fallback cannot pass a budget by."""
+        if len(models) == 1:
+            return models[0]
+        return max(models, key=lambda model: self._prices.price(model).cost(1_000, 1_000))
+
+    async def settle(self, reservation: Reservation, usage: Usage, model: str | None = None) -> Settlement:
         """Record what was used and give back the rest. Idempotent: the first settlement or release counts.
 
         Returns when the store has it, so that an answer that leaves afterwards is never unpaid for; a store that is
         down or busy does not hold the answer up: the settlement is kept and recorded as soon as it can be. More than
         was reserved is recorded as it is. Whoever stops waiting takes nothing back.
 
+        Args:
+            reservation: What :meth:`reserve` returned.
+            usage: What was used.
+            model: The model that answered, where it is not the one that was reserved for; ignored without a price.
+
         Raises:
             StoreUnavailableError: The guard is closed and can record nothing.
         """
         usage = clamped(usage)
-        cost = self._prices.price(reservation.model).cost(usage.prompt_tokens, usage.completion_tokens)
+        price = self._prices.price(reservation.model if model is None else model)
+        if not price.known:
+            price = self._prices.price(reservation.model)
+        cost = price.cost(usage.prompt_tokens, usage.completion_tokens)
         first = reservation.id in self._live
-        settle = self._end(reservation, usage)
+        settle = self._end(reservation, usage, price)
         if settle is not None:
             await self._commit.record(settle)
         return Settlement(reservation.id, usage, cost, reservation.tokens - usage.total_tokens, first)
@@ -234,7 +248,7 @@ class LLMCostGuard:
         Raises:
             StoreUnavailableError: The guard is closed and can record nothing.
         """
-        settle = self._end(reservation, NOTHING)
+        settle = self._end(reservation, NOTHING, self._prices.price(reservation.model))
         if settle is not None:
             self._commit.post(settle)
 
@@ -281,14 +295,14 @@ class LLMCostGuard:
             except Exception:  # noqa: BLE001 - a beat that failed must not be the last: others would reap this process
                 _log.exception("quota heartbeat failed")
 
-    def _end(self, reservation: Reservation, usage: Usage) -> Settle | None:
+    def _end(self, reservation: Reservation, usage: Usage, price: Price) -> Settle | None:
         """Forget a running call; returns what the store has to be told.
 
         The store decides whether it still was open, so it is told of a call of unknown history as well.
         """
         self._progress.pop(reservation.id, None)
         self._live.pop(reservation.id, None)
-        return settlement_of(reservation, usage, self._prices.price(reservation.model))
+        return settlement_of(reservation, usage, price)
 
     def _in_store_terms(self, news: Mapping[str, Usage]) -> tuple[tuple[str, tuple[int, ...]], ...]:
         known: list[tuple[str, tuple[int, ...]]] = []

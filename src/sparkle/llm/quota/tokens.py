@@ -2,8 +2,8 @@
 
 Text is counted by the Rust extension of ``bpe-openai``, which carries its vocabularies. Only that extension
 is loaded: the package around it takes half a second to import. A vocabulary is loaded when first needed (some
-80 ms and 66 MB). Counting walks those tables, which other work has usually pushed out of the caches: where a bound will do,
-:meth:`TokenCounter.bound_messages` takes the number of bytes (every token stands for at least one).
+80 ms and 66 MB). Counting walks those tables, which other work has usually pushed out of the caches: where a bound
+will do, :meth:`TokenCounter.bound_messages` takes the number of bytes (every token stands for at least one).
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ class TokenCounter:
         tools: Sequence[Any] | None = None,
         *,
         response_format: Any = None,
+        others: Mapping[str, Any] | None = None,
     ) -> int:
         """Tokens of a chat prompt in OpenAI's format.
 
@@ -122,10 +123,12 @@ class TokenCounter:
             model: Decides vocabulary and image price.
             tools: Tool definitions (or the older ``functions``), if any.
             response_format: A JSON schema is part of the prompt, too.
+            others: Further fields of the request that can hold prompt text (``functions``, ``prediction``,
+                ``documents`` ...), counted by their JSON.
         """
         encoding, image = self._known(model)
         tokenizer = self._tokenizer(encoding)
-        return _prompt(tokenizer, image, messages, tools, response_format)
+        return _prompt(tokenizer, image, messages, tools, response_format, others)
 
     def bound_text(self, text: str) -> int:
         """At least as many tokens as ``text`` has under any vocabulary, for next to nothing."""
@@ -138,9 +141,10 @@ class TokenCounter:
         tools: Sequence[Any] | None = None,
         *,
         response_format: Any = None,
+        others: Mapping[str, Any] | None = None,
     ) -> int:
         """At least as many tokens as :meth:`count_messages` says; loads no vocabulary."""
-        return _prompt(_BYTES, self._known(model)[1], messages, tools, response_format)
+        return _prompt(_BYTES, self._known(model)[1], messages, tools, response_format, others)
 
     def _known(self, model: str) -> tuple[Encoding, ImageCost]:
         found = self._models.get(model)
@@ -171,8 +175,9 @@ def _prompt(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Any] | None,
     response_format: Any,
+    others: Mapping[str, Any] | None,
 ) -> int:
-    total = _PRIMING
+    total = _PRIMING + (_json(tokenizer, others) if others else 0)
     for message in messages:
         total += _PER_MESSAGE
         for key, value in message.items():
@@ -200,18 +205,20 @@ def _part(tokenizer: _Tokenizer, image: ImageCost, part: Any) -> int:
         return _count(tokenizer, part)
     if not isinstance(part, Mapping):
         return _json(tokenizer, part)
-    fields = cast("Mapping[str, Any]", part)
-    for key in ("text", "refusal"):
-        if isinstance(fields.get(key), str):
-            return _count(tokenizer, fields[key])
-    kind = fields.get("type")
-    if kind == "image_url":
-        return image_tokens(fields.get("image_url"), image)
-    if kind == "input_audio":
-        return audio_tokens(fields.get("input_audio"))
-    if kind == "file":
-        return file_tokens(fields.get("file"))
-    return _json(tokenizer, fields)
+    total = 0
+    rest: dict[str, Any] = {}
+    for key, value in cast("Mapping[str, Any]", part).items():
+        if key in ("text", "refusal") and isinstance(value, str):
+            total += _count(tokenizer, value)
+        elif key == "image_url":
+            total += image_tokens(value, image)
+        elif key == "input_audio":
+            total += audio_tokens(value)
+        elif key == "file":
+            total += file_tokens(value)
+        elif key != "type":
+            rest[key] = value
+    return total + (_json(tokenizer, rest) if rest else 0)
 
 
 def _call(tokenizer: _Tokenizer, call: Any) -> int:
@@ -221,14 +228,16 @@ def _call(tokenizer: _Tokenizer, call: Any) -> int:
         return _PER_TOOL_CALL + _json(tokenizer, call)
     named = cast("Mapping[str, Any]", function)
     return _PER_TOOL_CALL + sum(
-        _count(tokenizer, v) for v in (named.get("name"), named.get("arguments")) if v and isinstance(v, str)
+        _count(tokenizer, v) if isinstance(v, str) else _json(tokenizer, v) for v in named.values() if v
     )
 
 
 def _definition(tool: Any) -> Any:
     if isinstance(tool, Mapping):
-        return cast("Mapping[str, Any]", tool).get("function", cast("Any", tool))
-    return tool
+        fields = cast("Mapping[str, Any]", tool)
+        if set(fields) <= {"type", "function"}:
+            return cast("Any", fields.get("function", fields))
+    return cast("Any", tool)
 
 
 def _json(tokenizer: _Tokenizer, value: Any) -> int:
