@@ -15,7 +15,7 @@ from tests.support.valkey import ValkeyProcess, running_valkey
 from sparkle.clock import SystemClock
 from sparkle.errors import ConfigurationError, StoreUnavailableError
 from sparkle.llm.quota import LLMCostGuard, open_store
-from sparkle.llm.quota.ops import Batch, Look, Reserve
+from sparkle.llm.quota.ops import Batch, Cancel, Charge, Done, Look, Refused, Reserve, Seen
 from sparkle.llm.quota.resp import Address, Connection
 from sparkle.llm.quota.valkey_store import ValkeyStore
 from sparkle.settings import QuotaSettings
@@ -94,6 +94,14 @@ async def test_what_a_frozen_server_does_later_holds_nothing(
     assert await guard._commit.flush(5)  # pyright: ignore[reportPrivateUsage]
     # The thawed server found the forgotten reservation in its socket, before or after its cancellation.
     assert await amounts(guard) == {"tokens_per_day/user": (60, 0)}
+
+
+async def test_a_reservation_that_arrives_after_its_cancellation_is_refused(server: ValkeyProcess) -> None:
+    store = ValkeyStore(server.url, clock=SystemClock(), timeout=5)
+    late = Reserve("me-1", (Charge("k", 0, 100, 0),), ((7, 0), (0, 0), (1, 0)), 0, 0)
+    results = await store.apply(Batch("me", 9_000, (Cancel("me-1"), late, Look(late.charges))))
+    assert results == [Done(0), Refused(-1, 0, 0, 0), Seen(((0, 0, 0),))]
+    await store.close()
 
 
 async def test_an_address_where_nobody_answers_is_known_at_the_start(tmp_path: Path) -> None:

@@ -114,16 +114,31 @@ async def amounts(guard: LLMCostGuard, who: Principal = ALICE) -> dict[str, tupl
 
 
 class DictLedger:
-    """The engine's ledger as plain dictionaries."""
+    """The engine's ledger as plain dictionaries.
+
+    Like a real one it keeps of a meter only what the engine left dirty.
+    """
 
     def __init__(self) -> None:
         self.meters: dict[str, engine.Meter] = {}
+        self._touched: dict[str, engine.Meter] = {}
         self.live: dict[str, tuple[str, tuple[Hold, ...], tuple[int, ...]]] = {}
         self.late: dict[str, tuple[int, ...]] = {}
         self.leases: dict[str, tuple[int, int]] = {}
 
     def meter(self, key: str) -> engine.Meter:
-        return self.meters.setdefault(key, engine.Meter())
+        if key not in self._touched:
+            known = self.meters.get(key, engine.Meter())
+            log = [list(entry) for entry in known.log]
+            self._touched[key] = engine.Meter(known.spent, known.reserved, known.expires, log)
+        return self._touched[key]
+
+    def apply(self, batch: Batch, now: int) -> list[Result]:
+        """One transaction."""
+        results = engine.apply(self, batch, now)
+        self.meters.update((key, meter) for key, meter in self._touched.items() if meter.dirty)
+        self._touched.clear()
+        return results
 
     def add(self, reservation: str, owner: str, holds: tuple[Hold, ...]) -> None:
         self.live[reservation] = (owner, holds, ())
@@ -204,7 +219,7 @@ class ScriptedStore:
         if fault is not None and not after:
             raise fault
         self.batches.append(batch)
-        results = engine.apply(self.ledger, batch, int(self._clock.now() * 1000))
+        results = self.ledger.apply(batch, int(self._clock.now() * 1000))
         if fault is not None:
             raise fault
         return results
