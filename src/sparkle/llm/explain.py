@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from sparkle.llm.output import OutputValidator
 from sparkle.llm.policy import InputPolicy, OutputPolicy, Trust
 from sparkle.llm.safety import LLMSafety
 
 if TYPE_CHECKING:
-    from sparkle.llm.verdict import Finding, Verdict
+    from sparkle.llm.verdict import Verdict
 
 _TRUST: dict[str, Trust] = {"user": "untrusted", "tool": "indirect", "retrieved": "indirect"}
 _COLOUR = {"allow": "green", "redact": "yellow", "block": "red"}
@@ -59,22 +58,14 @@ def _verdict(console: Console, verdict: Verdict) -> None:
 def _findings(console: Console, verdict: Verdict, text: str) -> None:
     if not verdict.findings:
         return
-    table = Table("rule", "mode", "severity", "score", "at", "why", box=None, header_style="bold")
     for finding in verdict.findings:
-        table.add_row(
-            finding.rule,
-            finding.mode,
-            finding.severity,
-            f"{finding.score:.2f}",
-            f"{finding.start}-{finding.end}",
-            _why(finding, text),
+        console.print(
+            f"\n[bold]{escape(finding.rule)}[/]  {finding.mode}, {finding.severity}, score {finding.score:.2f}, "
+            f"characters {finding.start}-{finding.end}",
+            soft_wrap=True,
         )
-    console.print(table)
-
-
-def _why(finding: Finding, text: str) -> str:
-    quoted = escape(_shorten(text[finding.start : finding.end], 80))
-    return f"{escape(finding.reason)}\n{escape(finding.reason_zh)}\n[dim]{quoted}[/]"
+        for line in (finding.reason, finding.reason_zh, _shorten(text[finding.start : finding.end], 80)):
+            console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
 
 
 def _shorten(text: str, limit: int = _SHOWN_CHARS) -> str:

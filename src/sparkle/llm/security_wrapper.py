@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,11 +123,16 @@ class LLMSecurityWrapper:
     ) -> ChatResult:
         """Run a validated, non-streaming request; raises as :meth:`chat`."""
         record = self._begin("chat", request.model, who, request_id, traceparent, stream=False)
+        ready: Admitted | None = None
+        response: ProviderResponse | None = None
         try:
             ready = await self._admission.chat(request, who, record)
-            response = await self._call(ready)
+            record.upstream_started()
+            response = await self._provider.chat(ready.body, headers={"traceparent": record.traceparent})
+            record.upstream_finished(response.upstream)
             return await self._finish(request, ready, response, request_id)
         except BaseException as exc:
+            self._abandon(ready, response)
             record_failure(record, exc)
             raise
 
@@ -137,17 +141,13 @@ class LLMSecurityWrapper:
     ) -> GuardedStream:
         """Start a validated streaming request; raises as :meth:`chat` before the first byte is out."""
         record = self._begin("chat", request.model, who, request_id, traceparent, stream=True)
+        ready: Admitted | None = None
         try:
             ready = await self._admission.chat(request, who, record)
-            try:
-                record.upstream_started()
-                upstream = await self._provider.stream(
-                    ready.body, headers={"traceparent": record.traceparent}
-                )
-            except BaseException:
-                await self._release(ready.reservation)
-                raise
+            record.upstream_started()
+            upstream = await self._provider.stream(ready.body, headers={"traceparent": record.traceparent})
         except BaseException as exc:
+            self._abandon(ready, None)
             record_failure(record, exc)
             raise
         return GuardedStream(
@@ -170,17 +170,15 @@ class LLMSecurityWrapper:
     ) -> EmbeddingsResult:
         """Run a validated embeddings request. Rules only watch here: an embedding model follows no instructions."""
         record = self._begin("embeddings", request.model, who, request_id, traceparent, stream=False)
+        ready: Admitted | None = None
+        response: ProviderResponse | None = None
         try:
             ready = await self._admission.embeddings(request, who, record)
-            try:
-                record.upstream_started()
-                response = await self._provider.embeddings(
-                    request.body, headers={"traceparent": record.traceparent}
-                )
-                record.upstream_finished(response.upstream)
-            except BaseException:
-                await self._release(ready.reservation)
-                raise
+            record.upstream_started()
+            response = await self._provider.embeddings(
+                request.body, headers={"traceparent": record.traceparent}
+            )
+            record.upstream_finished(response.upstream)
             usage = reported_usage(response.body) or Usage(ready.tokens.exact(), 0, estimated=True)
             cost = await self._settle(ready.reservation, usage, response.model)
             record.usage(usage, cost)
@@ -188,22 +186,11 @@ class LLMSecurityWrapper:
             limits = ready.reservation.limits if ready.reservation else ()
             return EmbeddingsResult(request_id, response.body, usage, response.upstream, limits)
         except BaseException as exc:
+            self._abandon(ready, response)
             record_failure(record, exc)
             raise
 
     # The five steps ------------------------------------------------------------------------------------------
-
-    async def _call(self, ready: Admitted) -> ProviderResponse:
-        ready.record.upstream_started()
-        try:
-            response = await self._provider.chat(
-                ready.body, headers={"traceparent": ready.record.traceparent}
-            )
-        except BaseException:
-            await self._release(ready.reservation)
-            raise
-        ready.record.upstream_finished(response.upstream)
-        return response
 
     async def _finish(
         self, request: ChatRequest, ready: Admitted, response: ProviderResponse, request_id: str
@@ -258,9 +245,17 @@ class LLMSecurityWrapper:
         settlement = await self._quota.settle(reservation, usage, model)
         return settlement.cost_nano
 
-    async def _release(self, reservation: Reservation | None) -> None:
-        if reservation is not None:
-            await asyncio.shield(self._quota.release(reservation))
+    def _abandon(self, ready: Admitted | None, response: ProviderResponse | None) -> None:
+        """End the reservation of a call that broke off, however it did; one that has ended stays as it is.
+
+        Without an answer nothing is charged; with one, what the upstream reports, or at least the prompt.
+        """
+        if ready is None or ready.reservation is None:
+            return
+        if response is None:
+            self._quota.abandon(ready.reservation)
+        else:
+            self._quota.abandon(ready.reservation, reported_usage(response.body) or self._estimate(ready, ""))
 
     def _begin(
         self,

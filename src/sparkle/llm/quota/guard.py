@@ -252,6 +252,13 @@ class LLMCostGuard:
         if settle is not None:
             self._commit.post(settle)
 
+    def abandon(self, reservation: Reservation, usage: Usage = NOTHING) -> None:
+        """End a reservation whose call broke off, charging ``usage``; does nothing if it has ended already."""
+        if reservation.id in self._live:
+            settle = self._end(reservation, clamped(usage), self._prices.price(reservation.model))
+            if settle is not None:
+                self._commit.post(settle)
+
     def progress(self, reservation: Reservation, usage_so_far: Usage) -> None:
         """Note what a running call is known to have used, should this process die. Costs next to nothing."""
         if reservation.id in self._live:

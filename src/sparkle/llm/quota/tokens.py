@@ -233,11 +233,10 @@ def _call(tokenizer: _Tokenizer, call: Any) -> int:
 
 
 def _definition(tool: Any) -> Any:
-    if isinstance(tool, Mapping):
-        fields = cast("Mapping[str, Any]", tool)
-        if set(fields) <= {"type", "function"}:
-            return cast("Any", fields.get("function", fields))
-    return cast("Any", tool)
+    if not isinstance(tool, Mapping):
+        return tool
+    fields = cast("Mapping[str, Any]", tool)
+    return fields.get("function", fields) if set(fields) <= {"type", "function"} else fields
 
 
 def _json(tokenizer: _Tokenizer, value: Any) -> int:

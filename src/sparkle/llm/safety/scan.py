@@ -35,6 +35,13 @@ class ScanCounts:
         """All lines answered."""
         return self.allow + self.redact + self.block + self.errors
 
+    def sentence(self) -> str:
+        """The counts for a person."""
+        return (
+            f"{self.lines} lines: {self.allow} allowed, {self.redact} redacted, {self.block} blocked, "
+            f"{self.errors} not readable"
+        )
+
 
 def scan_lines(reader: BinaryIO, writer: BinaryIO, safety: LLMSafety) -> ScanCounts:
     """Judge one JSON object a line and write one JSON object a line, in the same order.
