@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ HELLO = [{"role": "user", "content": "hi"}]
 
 
 @asynccontextmanager
-async def services(tmp_path: Path, url: str) -> AsyncIterator[compose.Services]:
+async def services(tmp_path: Path, url: str) -> AsyncGenerator[compose.Services]:
     settings = load_settings(environ={}, overrides={"data_dir": str(tmp_path), "provider.upstream": url})
     built = compose.build_services(settings, compose.preload(settings))
     await built.start()
