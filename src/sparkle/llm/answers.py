@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from sparkle.errors import ProviderError
+from sparkle.llm.answer_fields import FINISHES, ROLES, FieldGuard
 from sparkle.llm.extra_text import Place, text_places
 from sparkle.llm.usage import Usage
 from sparkle.llm.verdict import ALLOW, Action, Finding, Verdict
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
 """Fields of a message or delta that hold a model's own text (the middle two as DeepSeek, vLLM and OpenRouter say)."""
 
-KNOWN_FIELDS = frozenset({*TEXT_FIELDS, "role", "name", "tool_calls", "function_call"})
+KNOWN_FIELDS = frozenset({*TEXT_FIELDS, "role", "tool_calls", "function_call"})
 """Fields of a message or delta that are guarded each in its way; all others are guarded by what they hold."""
 
+_CHOICES = frozenset({"choices"})
+_KNOWN_CHOICE = frozenset({"index", "message", "finish_reason", "logprobs"})
+_KNOWN_CALL = frozenset({"index", "function", "custom"})
 CALL_FIELDS = ("tool_calls", "function_call")
 CALL_TEXTS = (("function", "arguments"), ("custom", "input"))
 """Kinds of tool calls, and the field in which each holds the model's text."""
@@ -65,12 +69,16 @@ def guard_answer(raw: bytes, validator: OutputValidator, prompt: PromptGuard | N
         ProviderError: The upstream's body is not a chat completion.
     """
     data = _decode(raw)
-    findings: list[Finding] = []
-    generated: list[str] = []
-    changed = False
+    fields = FieldGuard(validator, prompt)
+    findings: list[Finding] = fields.findings
+    generated: list[str] = fields.read
+    changed = fields.envelope(data, _CHOICES)
+    cut = fields.blocked
     for choice, message in _messages(data):
-        where = f"choices[{choice.get('index', 0)}].message"
-        blocked = False
+        at = f"choices[{_index(choice)}]"
+        where = f"{at}.message"
+        fields.blocked = blocked = cut
+        changed |= _guard_choice(choice, message, fields, at)
         for field in TEXT_FIELDS:
             text = message.get(field)
             if not isinstance(text, str) or not text:
@@ -104,7 +112,10 @@ def guard_answer(raw: bytes, validator: OutputValidator, prompt: PromptGuard | N
                 place.put(result.text)
                 choice["logprobs"] = None
                 changed = True
-        if blocked:
+        if (logprobs := choice.get("logprobs")) is not None and fields.logprobs_tell(logprobs):
+            choice["logprobs"] = None
+            changed = True
+        if blocked or fields.blocked:
             _withhold(choice, message)
             changed = True
     verdict = Verdict.of(findings) if findings else ALLOW
@@ -185,7 +196,65 @@ def _extras(message: dict[str, Any]) -> list[Place]:
     odd = any(isinstance(message.get(field), list | dict) for field in TEXT_FIELDS)
     if message.keys() <= KNOWN_FIELDS and not odd:
         return []
-    return [p for p in text_places(message, KNOWN_FIELDS) if p.route[0][0] not in CALL_FIELDS]
+    places = text_places(message, KNOWN_FIELDS, structure=True)
+    return [p for p in places if p.route[0][0] not in CALL_FIELDS]
+
+
+def _index(choice: dict[str, Any]) -> int:
+    index = choice.get("index", 0)
+    return index if isinstance(index, int) else 0
+
+
+def _guard_choice(choice: dict[str, Any], message: dict[str, Any], fields: FieldGuard, at: str) -> bool:
+    """Guard all of a choice that is neither its message's text nor a tool call's; whether it changed."""
+    changed = fields.envelope(choice, _KNOWN_CHOICE, f"{at}.")
+    finish = choice.get("finish_reason")
+    if finish is not None and not (isinstance(finish, str) and finish in FINISHES):
+        reason = fields.string(f"{at}.finish_reason", finish) if isinstance(finish, str) else "stop"
+        choice["finish_reason"] = reason or "stop"
+        changed |= reason != finish
+    role = message.get("role")
+    if role is not None and not (isinstance(role, str) and role in ROLES):
+        changed |= fields.envelope(message, frozenset(message.keys() - {"role"}), f"{at}.message.")
+    for key in message.keys() - KNOWN_FIELDS:
+        if isinstance(node := message[key], dict):
+            changed |= fields.keys(cast("dict[str, Any]", node), f"{at}.message.{key}")
+    changed |= fields.keys(message, f"{at}.message")
+    legacy = message.get("function_call")
+    if isinstance(legacy, dict):
+        changed |= guard_call({"function": legacy}, f"{at}.message.function_call", fields, legacy=True)
+    elif legacy is not None:
+        changed |= fields.envelope(message, frozenset(message.keys() - {"function_call"}), f"{at}.message.")
+    calls = message.get("tool_calls")
+    if isinstance(calls, dict):  # one call without its list
+        calls = message["tool_calls"] = [calls]
+        changed = True
+    if isinstance(calls, list):
+        for j, call in enumerate(cast("list[Any]", calls)):
+            if not isinstance(call, dict):
+                raise ProviderError("the upstream's answer is not a chat completion")
+            changed |= guard_call(
+                cast("dict[str, Any]", call), f"{at}.message.tool_calls[{j}]", fields, legacy=False
+            )
+    elif calls is not None:
+        raise ProviderError("the upstream's answer is not a chat completion")
+    return changed
+
+
+def guard_call(call: dict[str, Any], where: str, fields: FieldGuard, *, legacy: bool) -> bool:
+    """Guard all of a tool call but its arguments' text: ids, names, unknown fields, arguments that are no text."""
+    changed = fields.envelope(call, _KNOWN_CALL, f"{where}.")
+    for kind, name in CALL_TEXTS:
+        part = call.get(kind)
+        if isinstance(part, dict):
+            fields_of = cast("dict[str, Any]", part)
+            path = where if legacy else f"{where}.{kind}"
+            changed |= fields.envelope(fields_of, frozenset({name}), f"{path}.")
+            if fields_of.get(name) is not None and not isinstance(fields_of[name], str):
+                changed |= fields.arguments(fields_of, name, f"{path}.{name}")
+        elif part is not None:
+            changed |= fields.envelope(call, frozenset(call.keys() - {kind}), f"{where}.")
+    return changed
 
 
 def _withhold(choice: dict[str, Any], message: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ except under keys that hold structure.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ STRUCTURE = frozenset(
         "media_type",
         "tool_call_id",
     }
-    | {"data", "b64_json", "signature", "encrypted_content", "encrypted"}  # bytes for machines, not text
+    | (_BYTES := frozenset({"data", "b64_json", "signature", "encrypted_content", "encrypted"}))
 )
 """Keys whose strings are not the model's text."""
 
@@ -36,6 +37,8 @@ WHOLE = frozenset({"annotations", "citations", "sources", "search_results", "ima
 """Fields of a stream whose strings are complete in themselves; those of other fields go on from chunk to chunk."""
 
 _MOST_PLACES = 10_000
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_LONG = 256
 
 Step = tuple[str | int, Mapping[str, Any]]
 """A key, or a list position with the structure that stands beside it."""
@@ -66,8 +69,10 @@ class Place:
         self.container[self.key] = text
 
 
-def text_places(tree: dict[str, Any], known: frozenset[str]) -> Iterator[Place]:
+def text_places(tree: dict[str, Any], known: frozenset[str], *, structure: bool = False) -> Iterator[Place]:
     """Every string of ``tree`` that may be a model's text, but for the strings of the fields in ``known``.
+
+    With ``structure``, also the strings under keys of structure; long base64 there is bytes, not text.
 
     Raises:
         ProviderError: There are more than 10,000 values.
@@ -84,7 +89,7 @@ def text_places(tree: dict[str, Any], known: frozenset[str]) -> Iterator[Place]:
         if seen > _MOST_PLACES:
             raise ProviderError("the upstream's answer has too many parts to be checked")
         if isinstance(value, str):
-            if value and key not in STRUCTURE:
+            if value and (key not in STRUCTURE or (structure and not _is_bytes(key, value))):
                 yield Place(container, key, value, route)
         elif isinstance(value, dict):
             node = cast("dict[str, Any]", value)
@@ -125,3 +130,7 @@ def _element(position: int, item: object) -> tuple[int, Mapping[str, Any]]:
     index = fields.get("index")
     beside = {k: v for k, v in fields.items() if k in STRUCTURE and isinstance(v, str | int)}
     return (index if isinstance(index, int) and 0 <= index < _MOST_PLACES else position), beside
+
+
+def _is_bytes(key: str | int, value: str) -> bool:
+    return key in _BYTES and len(value) > _LONG and _BASE64.fullmatch(value) is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from sparkle.errors import ProviderError, SparkleError
+from sparkle.llm.answer_fields import FieldGuard, guard_rejection
 from sparkle.llm.answers import usage_of
 from sparkle.llm.guard_failure import log_guard_failure
 from sparkle.llm.requests import ChatRequest
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sparkle.llm.quota import LimitState, LLMCostGuard, Reservation, TokenCounter
 
 DONE = b"[DONE]"
+_CHOICES = frozenset({"choices"})
 _CHUNK_SLACK = 64
 """Chunks beyond the reserved number of tokens before a stream is cut: heads, ends, keep-alives."""
 _PROGRESS_EVERY = 32
@@ -69,6 +71,8 @@ class GuardedStream:
         self._record = record
         self._fail_open = fail_open
         self._choices: dict[int, ChoiceGuard] = {}
+        self._fields = FieldGuard(validator, prompt)
+        self._envelope: dict[str, Any] = {}
         self._generated: list[str] = []
         self._reported: Usage | None = None
         self._usage: Usage | None = None
@@ -97,7 +101,7 @@ class GuardedStream:
     @property
     def verdict(self) -> Verdict:
         """What the output guard found so far, over all choices."""
-        found: list[Finding] = []
+        found: list[Finding] = list(self._fields.findings)
         for choice in self._choices.values():
             found += choice.findings()
         return Verdict.of(found)
@@ -146,6 +150,7 @@ class GuardedStream:
             )
             yield DONE
         except ProviderError as exc:
+            guard_rejection(exc, self._validator, self._prompt)
             await self._settle()
             self._record.finish("upstream_error", 200, error_type=exc.code)
             raise
@@ -184,20 +189,24 @@ class GuardedStream:
         usage = usage_of(chunk)
         if usage is not None:
             self._reported = usage
+        changed = self._guard_envelope(chunk)
         choices = cast("list[Any]", chunk.get("choices") or [])
+        if not isinstance(choices, list):  # pyright: ignore[reportUnnecessaryIsInstance]  it comes from outside
+            raise ProviderError("the upstream's stream is not a chat completion")
         if not self._template:
             self._template = {k: v for k, v in chunk.items() if k not in ("choices", "usage")}
         if not choices:
             keep = usage is None or self._request.include_usage
-            return [payload] if keep else []
+            return [] if not keep else [msgspec.json.encode(chunk)] if changed else [payload]
         self._count()
-        changed = False
         kept: list[dict[str, Any]] = []
         for raw in choices:
             if not isinstance(raw, dict):
                 raise ProviderError("the upstream's stream is not a chat completion")
             choice = cast("dict[str, Any]", raw)
             state = self._choice(choice.get("index", 0))
+            if self._fields.blocked:
+                state.cut()
             step = self._step(state, choice)
             changed |= step.changed
             if step.keep:
@@ -212,16 +221,36 @@ class GuardedStream:
         chunk["choices"] = kept
         return [msgspec.json.encode(chunk)]
 
+    def _guard_envelope(self, chunk: dict[str, Any]) -> bool:
+        """Guard what stands around the choices: most chunks say there what the last one said."""
+        envelope = {**chunk, "choices": None}
+        if envelope == self._envelope:
+            return False
+        try:
+            changed = self._fields.envelope(chunk, _CHOICES)
+        except SparkleError:
+            raise
+        except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
+            self._guard_crashed(exc)
+            return False
+        self._generated += self._fields.read
+        self._fields.read.clear()
+        self._envelope = {} if changed else envelope
+        return changed
+
     def _step(self, state: ChoiceGuard, choice: dict[str, Any]) -> Any:
         try:
             return state.step(choice, self._generated)
         except SparkleError:
             raise
         except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
-            log_guard_failure("output", exc)
-            self._record.guard_failed("output", "open" if self._fail_open else "closed")
-            if self._fail_open:
-                return state.pass_through(choice)
+            self._guard_crashed(exc)
+            return state.pass_through(choice)
+
+    def _guard_crashed(self, exc: Exception) -> None:
+        log_guard_failure("output", exc)
+        self._record.guard_failed("output", "open" if self._fail_open else "closed")
+        if not self._fail_open:
             raise ProviderError("the output guard failed; the answer was withheld") from exc
 
     def _flush(self, finish: str | None) -> list[bytes]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from sparkle.errors import ProviderError
+from sparkle.llm.answer_fields import FINISHES, ROLES, FieldGuard, spells
 from sparkle.llm.answers import CALL_FIELDS, CALL_TEXTS, KNOWN_FIELDS, TEXT_FIELDS
+from sparkle.llm.extra_text import STRUCTURE, Place, append_text, text_places
 from sparkle.llm.extra_text import Step as RouteStep
-from sparkle.llm.extra_text import append_text, text_places
+from sparkle.llm.stream_calls import CallsGuard
 from sparkle.llm.verdict import Action, Finding
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 _MAX_CHANNELS = 1_000
 """Most texts of one choice that are followed side by side."""
-_MAX_ARGUMENTS = 1_048_576
-"""Largest tool-call arguments held back, in characters; more is refused (the call cannot be judged in parts)."""
+_KNOWN = frozenset({"index", "delta", "finish_reason", "logprobs"})
+"""Fields of a streamed choice that are guarded each in its way."""
+_IN_PIECES = ("delta", "text", "message")
+"""Fields of a choice whose strings go on from chunk to chunk; those of others are complete in themselves."""
 
 
 @dataclass(slots=True)
@@ -32,17 +35,6 @@ class Step:
     """Whether the delta differs from the upstream's."""
     text: str = ""
     """Content that may leave now."""
-
-
-@dataclass(slots=True)
-class _ToolCall:
-    head: dict[str, Any]
-    kind: str
-    """``function`` or ``custom``."""
-    field: str
-    """Where its text stands: ``arguments`` or ``input``."""
-    text: list[str] = dataclasses.field(default_factory=list[str])
-    size: int = 0
 
 
 class ChoiceGuard:
@@ -60,27 +52,27 @@ class ChoiceGuard:
         self._prompt = prompt
         self._channels: dict[str, OutputStream] = {}
         self._routes: dict[str, tuple[RouteStep, ...]] = {}
-        self._calls: dict[int, _ToolCall] = {}
-        self._sent_calls: list[dict[str, Any]] = []
-        self._found: list[Finding] = []
+        self._fields = FieldGuard(validator, prompt)
+        self._calls = CallsGuard(index, validator, prompt, self._fields)
         self._held = False
         self._cut = False
         self._ended = False
 
     def findings(self) -> list[Finding]:
         """All findings so far."""
-        found = list(self._found)
+        found = list(self._fields.findings)
         for channel in self._channels.values():
             found += channel.verdict.findings
         return found
 
     def tool_calls(self) -> list[dict[str, Any]]:
         """The complete, checked tool calls."""
-        return self._sent_calls
+        return self._calls.sent
 
     def pass_through(self, choice: dict[str, Any]) -> Step:
         """A delta that goes on unchecked, for a policy that fails open."""
-        delta = cast("dict[str, Any]", choice.get("delta") or {})
+        delta_raw = choice.get("delta")
+        delta = cast("dict[str, Any]", delta_raw) if isinstance(delta_raw, dict) else {}
         return Step(keep=True, changed=False, text=str(delta.get("content") or ""))
 
     def step(self, choice: dict[str, Any], generated: list[str]) -> Step:
@@ -106,9 +98,23 @@ class ChoiceGuard:
             if name == "content":
                 text = out
         if odd or not delta.keys() <= KNOWN_FIELDS:
-            changed |= self._guard_extras(delta, generated)
+            changed |= self._guard_extras(delta, KNOWN_FIELDS, "delta.", generated)
+        if (role := delta.get("role")) is not None and not (isinstance(role, str) and role in ROLES):
+            changed |= self._guard_extras({"role": role}, frozenset(), "delta.", generated, into=delta)
         if delta.get("tool_calls") or delta.get("function_call"):
-            changed |= self._hold_calls(delta, generated)
+            taken, held = self._calls.hold(delta, generated)
+            changed |= taken
+            self._held |= held
+        if not choice.keys() <= _KNOWN or (delta_raw is not None and not isinstance(delta_raw, dict)):
+            known = _KNOWN if isinstance(delta_raw, dict) else _KNOWN - {"delta"}
+            changed |= self._guard_extras(choice, known, "", generated)
+        if finish is not None and not (isinstance(finish, str) and finish in FINISHES):
+            changed |= self._guard_finish(choice, finish)
+            finish = choice["finish_reason"]
+        if self._fields.read:
+            generated += self._fields.read
+            self._fields.read.clear()
+        self._cut |= self._fields.blocked
         if self._cut or any(channel.blocked for channel in self._channels.values()):
             return self._end_blocked(choice, delta)
         if finish is not None:
@@ -117,9 +123,13 @@ class ChoiceGuard:
             if self.blocked:
                 return Step(keep=True, changed=True, text=text)
             self.finish_reason = str(finish)
-        if changed and choice.get("logprobs") is not None:
-            choice["logprobs"] = None  # they spell out the text that is held or redacted
+        if (logprobs := choice.get("logprobs")) is not None and (
+            changed or self._logprobs_tell(logprobs, delta)
+        ):
+            choice["logprobs"] = None  # they spell out text that is held, redacted or not there
+            changed = True
         keep = finish is not None or not changed or _says_something(delta)
+        keep = keep or any(choice.get(key) for key in choice.keys() - _KNOWN)
         return Step(keep=keep, changed=changed, text=text)
 
     def flush(self, finish: str | None = None) -> Iterator[dict[str, Any]]:
@@ -130,7 +140,7 @@ class ChoiceGuard:
         self._finish(choice, choice["delta"])
         if finish is not None and not self.blocked:
             self.finish_reason = finish
-        if choice["delta"] or self.blocked or finish is not None:
+        if choice["delta"] or self.blocked or finish is not None or self._held_outside(choice):
             yield choice
 
     # ---------------------------------------------------------------------------------------------------------
@@ -144,71 +154,62 @@ class ChoiceGuard:
             channel = self._channels[name] = self._validator.open_stream(prompt=self._prompt, path=path)
         return channel
 
-    def _guard_extras(self, delta: dict[str, Any], generated: list[str]) -> bool:
-        """Guard the text of fields that no OpenAI answer has."""
+    def _guard_extras(
+        self,
+        tree: dict[str, Any],
+        known: frozenset[str],
+        where: str,
+        generated: list[str],
+        into: dict[str, Any] | None = None,
+    ) -> bool:
+        """Guard the text of fields that no OpenAI stream has; ``into`` is where ``tree`` is a part of."""
         changed = False
-        for place in text_places(delta, KNOWN_FIELDS):
+        for place in text_places(tree, known, structure=True):
             if place.route[0][0] in CALL_FIELDS:
                 continue
             generated.append(place.text)
-            if place.whole:
-                path = f"choices[{self.index}].delta.{place.path}"
-                result = self._validator.check_text(place.text, prompt=self._prompt, path=path)
-                self._found += result.verdict.findings
+            name = where + place.path
+            path = f"choices[{self.index}].{name}"
+            if self._complete(place, where):
+                out = self._fields.string(path, place.text)
+            elif place.key == "arguments":
+                result = self._validator.check_tool_arguments(place.text, prompt=self._prompt, path=path)
+                self._fields.findings += result.verdict.findings
                 self._cut |= result.verdict.action is Action.BLOCK
                 out = result.text
             else:
-                self._routes[place.path] = place.route
-                out = self._channel(place.path).feed(place.text)
+                self._routes[name] = place.route
+                out = self._channel(name).feed(place.text)
             if out != place.text:
                 place.put(out)
+                if into is not None:
+                    into.update(tree)
                 changed = True
-        return changed
+        for key in tree.keys() - known:
+            if isinstance(tree[key], dict):
+                changed |= self._fields.keys(tree[key], f"choices[{self.index}].{where}{key}")
+        return self._fields.keys(tree, f"choices[{self.index}].{where}") or changed
 
-    def _hold_calls(self, delta: dict[str, Any], generated: list[str]) -> bool:
-        """Keep arguments back; let ids and names go on at once."""
-        calls = delta.get("tool_calls")
-        items = list(cast("list[Any]", calls)) if isinstance(calls, list) else []
-        legacy = delta.get("function_call")
-        if isinstance(legacy, dict):
-            items.append({"index": -1, "function": legacy})
-        changed = False
-        for raw in items:
-            call = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
-            index = call.get("index", 0)
-            if not isinstance(index, int):
-                raise ProviderError("the upstream's stream is not a chat completion")
-            for kind, name in CALL_TEXTS:
-                if isinstance(part := call.get(kind), dict):
-                    changed |= self._hold_call(
-                        index, kind, name, call, cast("dict[str, Any]", part), generated
-                    )
-        return changed
+    def _complete(self, place: Place, where: str) -> bool:
+        """Whether a string is complete in one chunk."""
+        if place.whole or (len(place.route) > 1 and place.key in STRUCTURE):
+            return True
+        return not where and place.route[0][0] not in _IN_PIECES
 
-    def _hold_call(
-        self,
-        index: int,
-        kind: str,
-        name: str,
-        call: dict[str, Any],
-        part: dict[str, Any],
-        generated: list[str],
-    ) -> bool:
-        state = self._calls.get(index)
-        if state is None:
-            head = {k: v for k, v in call.items() if k not in ("function", "custom")}
-            state = self._calls[index] = _ToolCall({**head, kind: {"name": part.get("name")}}, kind, name)
-        piece = part.get(name)
-        if not isinstance(piece, str) or not piece:
-            return False
-        generated.append(piece)
-        state.size += len(piece)
-        if state.size > _MAX_ARGUMENTS or kind != state.kind:
-            raise ProviderError("the upstream's tool call cannot be checked")
-        state.text.append(piece)
-        part[name] = ""
-        self._held = True
-        return True
+    def _guard_finish(self, choice: dict[str, Any], finish: object) -> bool:
+        reason = "stop"
+        if isinstance(finish, str):
+            reason = self._fields.string(f"choices[{self.index}].finish_reason", finish) or "stop"
+        choice["finish_reason"] = reason
+        return reason != finish
+
+    def _logprobs_tell(self, logprobs: object, delta: dict[str, Any]) -> bool:
+        """Whether logprobs hold anything but the text of ``delta`` and harmless alternatives to it."""
+        said = (delta.get(name) for name in TEXT_FIELDS)
+        return not spells(logprobs, said) or self._fields.logprobs_tell(logprobs)
+
+    def _held_outside(self, choice: dict[str, Any]) -> bool:
+        return not choice.keys() <= _KNOWN
 
     def _finish(self, choice: dict[str, Any], delta: dict[str, Any]) -> str:
         """Release what is held into ``delta``; returns the content released."""
@@ -218,7 +219,8 @@ class ChoiceGuard:
             rest = channel.finish()
             if rest:
                 if name in self._routes:
-                    append_text(delta, self._routes[name], rest)
+                    outside = not name.startswith("delta.")
+                    append_text(choice if outside else delta, self._routes[name], rest)
                 else:
                     delta[name] = (delta.get(name) or "") + rest
                 self._held = True
@@ -227,32 +229,9 @@ class ChoiceGuard:
             if channel.blocked:
                 self._end_blocked(choice, delta)
                 return released
-        self._release_calls(choice, delta)
+        if not self._calls.release(delta):
+            self._end_blocked(choice, delta)
         return released
-
-    def _release_calls(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
-        if not self._calls:
-            return
-        out: list[dict[str, Any]] = []
-        for index, call in self._calls.items():
-            where = call.kind if index >= 0 else "function_call"
-            where = where if index < 0 else f"tool_calls[{index}].{call.kind}"
-            path = f"choices[{self.index}].delta.{where}.{call.field}"
-            result = self._validator.check_tool_arguments("".join(call.text), prompt=self._prompt, path=path)
-            self._found += result.verdict.findings
-            if result.verdict.action is Action.BLOCK:
-                self._end_blocked(choice, delta)
-                return
-            part: dict[str, Any] = {**call.head[call.kind], call.field: result.text}
-            self._sent_calls.append({**call.head, call.kind: part})
-            if index < 0:
-                delta["function_call"] = {"arguments": result.text}
-            else:
-                out.append({"index": index, call.kind: {call.field: result.text}})
-        if out:
-            # This delta may carry the head of a call that begins and ends here: merge instead of overwriting it.
-            heads = {c.get("index"): c for c in cast("list[dict[str, Any]]", delta.get("tool_calls") or [])}
-            delta["tool_calls"] = [_merge_call(heads.get(item["index"]), item) for item in out]
 
     def _end_blocked(self, choice: dict[str, Any], delta: dict[str, Any]) -> Step:
         self.blocked = True
@@ -263,13 +242,6 @@ class ChoiceGuard:
         delta.pop("function_call", None)
         choice["delta"] = delta
         return Step(keep=True, changed=True, text=str(delta.get("content") or ""))
-
-
-def _merge_call(head: dict[str, Any] | None, item: dict[str, Any]) -> dict[str, Any]:
-    if head is None:
-        return item
-    (kind,) = (kind for kind, _ in CALL_TEXTS if kind in item)
-    return {**head, kind: {**cast("dict[str, Any]", head.get(kind) or {}), **item[kind]}}
 
 
 def _says_something(delta: dict[str, Any]) -> bool:
