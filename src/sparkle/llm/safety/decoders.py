@@ -64,7 +64,8 @@ def _text(raw: bytes) -> str | None:
     """``raw`` as readable text in UTF-8 or UTF-16, or ``None``."""
     text = raw.decode("utf-8", "replace")
     # A stray byte at the edge of a run must not save what the rest says.
-    if text.count("\ufffd") * 10 > len(text) or text.count("\0") * 4 > len(text):
+    stray = text.count("\ufffd")
+    if stray > 2 or stray * 20 > len(text) or text.count("\0") * 4 > len(text):
         # Almost any bytes are some UTF-16, so only what looks like English or Chinese counts.
         if len(_UTF16.findall(raw)) * 5 < len(raw) // 2 * 4:
             return None

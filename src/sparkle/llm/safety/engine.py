@@ -23,7 +23,7 @@ from sparkle.llm.safety.resources import read_data
 from sparkle.llm.safety.rules import RuleBook, default_book
 from sparkle.llm.safety.views import View
 
-EXACT_BYTES = 131_072
+EXACT_BYTES = 65_536
 """Bytes that one pattern reads exactly in one reading of a text."""
 
 EXACT_MEMORY = 1 << 19
@@ -157,6 +157,7 @@ class Matcher:
         for need, bit in wanted.items():
             for literal in need:
                 literals[literal] = literals.get(literal, 0) | 1 << bit
+        self.literals = tuple(literals)
         self._set = RegexSet(re.escape(literal) for literal in literals)
         self._meets = list(literals.values())
         self._longest = max(map(len, literals), default=0)
@@ -285,6 +286,16 @@ class Engine:
             with self._lock:
                 self._made = self._made or Matcher(self.book, "compact")
         return self._made
+
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        """The longer words that patterns look for: at least five letters or two Chinese characters."""
+        words = (literal.decode() for literal in self._words.literals)
+        return frozenset(
+            word
+            for word in words
+            if (len(word) >= 5 if word.isascii() else len(word) >= 2) and word.isalpha()
+        )
 
     def candidates(self, view: View) -> Iterator[tuple[Probe, int, int]]:
         """The patterns worth searching for in one reading of a text, and the bytes to search them in."""

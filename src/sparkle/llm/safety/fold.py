@@ -117,6 +117,7 @@ def fold_table() -> Mapping[int, str]:
         ConfigurationError: the data file has something other than pairs.
     """
     table: dict[int, str] = {code: chr(code).lower() for code in range(128)}
+    table[ord("_")] = "-"  # a word boundary, which an underscore is not
     for first, last in _LOOKED_UP:
         for code in range(first, last):
             char = chr(code)
@@ -167,7 +168,7 @@ def expansions() -> Mapping[int, str]:
 
 def fold(text: str) -> str:
     """``text`` with every character replaced by the plain one it stands for; the same length, always."""
-    return text.lower() if text.isascii() else text.translate(fold_table())
+    return text.lower().replace("_", "-") if text.isascii() else text.translate(fold_table())
 
 
 def readable_table() -> Mapping[int, str]:

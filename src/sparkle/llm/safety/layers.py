@@ -8,7 +8,7 @@ whatever the text says.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from sparkle.llm.safety import decoders
 from sparkle.llm.safety.decoders import Decoder
+from sparkle.llm.safety.engine import default_engine
 from sparkle.llm.safety.fold import GONE
 from sparkle.llm.safety.regex import RegexSet
 from sparkle.llm.safety.resources import read_data
@@ -36,12 +37,15 @@ _CHINESE_RUN = re.compile("[\u4e00-\u9fff]{1,2}(?:[\\W_]{1,3}[\u4e00-\u9fff]{1,2
 _GAP = re.compile(r"[\W_]+")
 _HYPHENS = re.compile(r"(?<![a-z])[a-z]{1,5}(?:[-._*|~\\]{1,2}[a-z]{1,5}){2,}(?![a-z])")
 _MARKED = re.compile(rb"\x01+")
+_LONG_WORD = re.compile(r"[A-Za-z]{24,}")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _ESCAPED = rb"\\u\{?[0-9a-f]{2}|\\x[0-9a-f]{2}|\\[0-7]{3}|u\+[0-9a-f]{4}|%u[0-9a-f]{4}"
 _CONTROL = rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 _CJK = r"[\xe4-\xe9][\x80-\xbf]{2}"
 _EMOJI = r"(?:\xf0[\x80-\xbf]{3}|\xe2[\x80-\xbf]{2})"
 _SIGN = r"[\s!-/:-@\[-`{-~]"
+_JOINED = rb"[a-z]{24}"
+"""A word too long to be one: blanks were left out."""
 _APART = (
     rf"(?:\b[a-z0-9](?:{_SIGN}|{_EMOJI}){{1,3}}){{4}}[a-z0-9]\b"
     rf"|(?:{_CJK}(?:{_SIGN}|{_EMOJI}){{1,3}}){{3}}{_CJK}"
@@ -116,6 +120,12 @@ def _compact(words: Sequence[str]) -> Callable[[View], View | None]:
     return read
 
 
+def _joined(view: View) -> View | None:
+    """The same text, with patterns for words without blanks where there are such words."""
+    runs = ((match.start(), match.end(), match.group()) for match in _LONG_WORD.finditer(view.source))
+    return replace_runs(view, "joined", runs, compact=True)
+
+
 def _mark(marks: bytearray, match: re.Match[str]) -> None:
     start, end = match.span()
     marks[start:end] = b"\1" * (end - start)
@@ -155,6 +165,7 @@ def _leet(data: LayerData) -> dict[str, dict[str, str]]:
 
 def _disguises(data: LayerData) -> Iterator[Layer]:
     yield Layer("compact", _APART, _compact((*data.words, *data.words_zh)), 1)
+    yield Layer("joined", _JOINED, _joined, 1)
     yield Layer("reversed", None, _backwards, 2)
     yield Layer("reversed words", None, _words_backwards, 2)
     for name, table in ROTATIONS.items():
@@ -166,13 +177,17 @@ def _disguises(data: LayerData) -> Iterator[Layer]:
 class Layers:
     """The readings that exist and the indicators that ask for them. Immutable, thread-safe."""
 
-    def __init__(self, data: LayerData) -> None:
+    def __init__(self, data: LayerData, vocabulary: Collection[str] = ()) -> None:
         self.layers = (*_decodings(data), *_disguises(data))
         shown = [(layer, layer.indicator) for layer in self.layers if layer.indicator is not None]
         self._shown = [layer for layer, _ in shown]
         self._indicators = RegexSet([*(indicator for _, indicator in shown), _CONTROL])
         self._telltales = Telltales(
-            (*data.words, *data.words_zh), data.rotated, (*data.words, *data.reversed_zh), _leet(data)
+            (*data.words, *data.words_zh),
+            data.rotated,
+            (*data.words, *data.reversed_zh),
+            _leet(data),
+            vocabulary,
         )
 
     def read(self, text: str) -> Readings:
@@ -206,7 +221,7 @@ class Layers:
                 secret = (replace_runs(root, name, decoder(root)) for name, decoder in _HIDDEN)
                 views.extend(view for view in secret if view is not None)
         budget = SIZE_FACTOR * len(root.source) + SIZE_BASE - sum(len(view.source) for view in views)
-        seen = {view.source for view in views}
+        seen = {(view.source, view.compact) for view in views}
         ranks: list[Rank] = [0] * len(views)
         exhausted = False
         at = 0
@@ -220,9 +235,9 @@ class Layers:
                     exhausted = True
                     break
                 further = layer.read(view)
-                if further is None or further.source in seen:
+                if further is None or (further.source, further.compact) in seen:
                     continue
-                seen.add(further.source)
+                seen.add((further.source, further.compact))
                 if GONE in further.text:
                     further = visible(further)
                 budget -= len(further.source)
@@ -237,5 +252,6 @@ _HIDDEN = (("tags", decoders.tags), ("variation selectors", decoders.selectors))
 
 @lru_cache(maxsize=1)
 def default_layers() -> Layers:
-    """The layers of ``data/layers.yaml``, built once."""
-    return Layers(msgspec.yaml.decode(read_data("layers.yaml"), type=LayerData))
+    """The layers of ``data/layers.yaml``, looking for the words of the rules besides; built once."""
+    data = msgspec.yaml.decode(read_data("layers.yaml"), type=LayerData)
+    return Layers(data, default_engine().vocabulary)

@@ -5,17 +5,18 @@ It is RE2 syntax with four shorthands, so that one line of data covers a family 
 ``{name}``     a fragment from ``data/fragments.yaml``: an alternation of words, e.g. ``{ovr}``
 ``{gap:N}``    up to N words of the same sentence (after a blank)
 ``{zgap:N}``   up to N Chinese characters of the same sentence and line
+``{clause:N}`` up to N bytes of the same sentence
 ``{span:N}``   up to N bytes of the same line
 ``{begin}``    the beginning of a clause
 ``{end}``      the end of a clause, or of the text
 a blank        whatever separates words: blanks, line breaks, quotes, commas, Markdown marks
 
-Counting is what makes an automaton large: text full of trigger words has it remember where each of the last N of them
-stood. So a pattern with gaps becomes two: a *loose* one, in which a gap is anything within the sentence or line, and the
-*exact* one, which only reads the sentences that the loose one points out.
+Counting is what makes an automaton large: text full of trigger words has it remember where each of the last N of
+them stood. So a pattern with gaps becomes two: a *loose* one, in which a gap is anything within the sentence or line,
+and the *exact* one, which only reads the sentences that the loose one points out.
 
-There are two variants of every pattern: ``words`` for ordinary text and ``compact`` for text whose separators were taken out
-(``i g n o r e``), where blanks are optional, gaps count characters and ``\b`` means nothing.
+There are two variants of every pattern: ``words`` for ordinary text and ``compact`` for text whose separators were
+taken out (``i g n o r e``), where blanks are optional, gaps count characters and ``\b`` means nothing.
 
 A pattern that matches no ``.``, ``!`` or ``?``, but for those of ``{begin}`` and ``{end}``, is *local*: its matches lie
 within one sentence, so a long text can be judged piece by piece, and most pieces need no pattern searched at all.
@@ -40,11 +41,12 @@ Variant = Literal["words", "compact"]
 _SEPARATOR = r"[\s\"'*_,:;()<>\[\]#~`|/=+-]"
 _BLANK: dict[Variant, str] = {"words": f"(?:{_SEPARATOR}+)", "compact": f"(?:{_SEPARATOR}*)"}
 _TOKEN = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{(?:z?gap|span):\d+\}|\{\d+,?\d*\}\??|[*+?]\??|\(\?:|[()| ]|.",
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{(?:z?gap|clause|span):\d+\}|\{\d+,?\d*\}\??"
+    r"|[*+?]\??|\(\?:|[()| ]|.",
     re.DOTALL,
 )
 _NAMED = re.compile(r"\{[a-z][a-z0-9_]*\}")
-_GAP = re.compile(r"\{(?:z?gap|span):\d+\}")
+_GAP = re.compile(r"\{(?:z?gap|clause|span):\d+\}")
 _QUANTIFIER = re.compile(r"[*+?]\??|\{\d+,?\d*\}\??")
 _LITERAL = re.compile(r"[a-z0-9<>:;=&%@!~/_-]|\\[^a-zA-Z0-9]|[^\x00-\x7f]")
 _CROSSING = frozenset({".", "!", r"\.", r"\?", r"\!", r"\W", r"\S", r"\D"})
@@ -171,7 +173,7 @@ class _Translator:
                 self._at += 1
             out += [source, quantifier]
             if quantifier == "" and _LITERAL.fullmatch(token):
-                literal.append(token.removeprefix("\\"))
+                literal.append(source.removeprefix("\\") if token.isascii() else token)
                 continue
             _flush(literal, parts)
             if inner is not None and not quantifier.startswith(("?", "*", "{0")):
@@ -205,6 +207,8 @@ class _Translator:
             return self._gap(token)
         if token in _CROSSING:
             self.crosses = True
+        if token.startswith("_"):
+            return "-"  # that is what the normaliser makes of it
         if token[0] == "[" and len(token) > 1:
             self.crosses |= _class_crosses(token)
             return _byte_class(token)
@@ -220,6 +224,8 @@ class _Translator:
             return f"[^.!?\\n]{{0,{3 * count}}}?" if self._counting else "[^.!?\\n]*?"
         if not self._counting:
             return "[^.!?]*?"
+        if kind == "clause":
+            return f"[^.!?]{{0,{count}}}?"
         if self._variant == "compact":
             return f"[^.!?]{{0,{6 * count}}}?"
         return f"(?:[^\\s.!?]+{_SEPARATOR}+){{0,{count}}}?"
@@ -250,6 +256,9 @@ def _class_crosses(token: str) -> bool:
 
 def _byte_class(token: str) -> str:
     """A class with Chinese characters, rewritten as an alternation, because matching is by bytes."""
+    if "_" in token:
+        # A hyphen means itself at the end of a class.
+        token = token.replace("_", "").removesuffix("]").removesuffix("-") + "-]"
     if token.isascii():
         return token
     body = token[1:-1]

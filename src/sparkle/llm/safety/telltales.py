@@ -8,13 +8,13 @@ contain the words as they are, or not at all. All checks are passes at memory sp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sparkle.llm.safety.regex import RegexSet
 
 _SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum())
-_ENOUGH_CHINESE = 2
-"""Two characters meet across a comma by chance; two such words do not."""
+_ENOUGH = 2
+"""A word comes about by chance, across a comma or backwards; two different ones do not."""
 _SHORTEST_PULLED_APART = 5
 
 
@@ -34,15 +34,19 @@ ROTATIONS: Mapping[str, Mapping[int, str]] = {
 }
 """Name to the table that undoes it."""
 
+_COMMON_ROTATIONS = ("rot13",)
+"""Those in which every word of the vocabulary is looked for."""
+
 
 class Telltales:
     """Finds which disguises a text wears. Immutable, thread-safe.
 
     Args:
-        words: Latin and Chinese words, lower case.
+        words: Latin and Chinese words, lower case; one of them in disguise is enough.
         rotated: Latin words long enough to mean nothing else when rotated.
         reversed_words: words that mean nothing else when read backwards.
         leet: name of a way to read signs as letters to its table (sign to letter).
+        vocabulary: further words; two different ones in the same disguise are enough.
     """
 
     def __init__(
@@ -51,53 +55,87 @@ class Telltales:
         rotated: Sequence[str],
         reversed_words: Sequence[str],
         leet: Mapping[str, Mapping[str, str]],
+        vocabulary: Collection[str] = (),
     ) -> None:
-        self._plain = RegexSet(re.escape(word.encode()) for word in words)
-        self._latin = frozenset(
-            index
-            for index, word in enumerate(words)
-            if word.isascii() and len(word) >= _SHORTEST_PULLED_APART
-        )
-        self._leet_words = frozenset(index for index, word in enumerate(words) if word.isascii())
-        self._chinese = frozenset(index for index, word in enumerate(words) if not word.isascii())
         self._leet = [
             (name, bytes(ord(table.get(chr(code), chr(code))) if code < 128 else code for code in range(256)))
             for name, table in leet.items()
         ]
-        disguised = [("reversed", word[::-1]) for word in reversed_words]
+        further = sorted(set(vocabulary) - set(words))
+        plain = [*((word, True) for word in words), *((word, False) for word in further)]
+        self._plain = _Words((word, sure) for word, sure in plain)
+        self._sure_latin = frozenset(
+            index for index, (word, sure) in enumerate(plain)
+            if sure and word.isascii() and len(word) >= _SHORTEST_PULLED_APART
+        )  # fmt: skip
+        self._chinese = frozenset(
+            index for index, (word, sure) in enumerate(plain) if sure and not word.isascii()
+        )
+        disguised: list[tuple[str, str, bool]] = [("reversed", word[::-1], True) for word in reversed_words]
+        disguised += [("reversed", word[::-1], False) for word in {*words, *further} - set(reversed_words)]
         for name, table in ROTATIONS.items():
             # The inverse of a rotation is its table read the other way round.
-            inverse = {ord(plain): chr(code) for code, plain in table.items()}
-            disguised += [(name, word.translate(inverse)) for word in rotated]
-        self._names = [name for name, _ in disguised]
-        self._disguised = RegexSet(re.escape(word.encode()) for _, word in disguised)
+            inverse = {ord(letter): chr(code) for code, letter in table.items()}
+            disguised += [(name, word.translate(inverse), True) for word in rotated]
+            if name in _COMMON_ROTATIONS:
+                disguised += [(name, word.translate(inverse), False) for word in further if word.isascii()]
+        self._names = [name for name, _, _ in disguised]
+        self._disguised = _Words((word, sure) for _, word, sure in disguised)
 
     def disguises(self, data: bytes) -> set[str]:
         """Names of the disguises in the folded UTF-8 text: ``reversed``, ``rot13``, ``leet``, ``compact`` ...
 
         A set that cannot decide counts as finding everything.
         """
-        indices = self._disguised.match(data)
-        found = set(self._names) if indices is None else {self._names[index] for index in indices}
+        found: set[str] = set()
         plain: frozenset[int] | None = None
+        hits = self._disguised.match(data)
+        if hits:
+            by_name: dict[str, set[int]] = {}
+            for index in hits:
+                by_name.setdefault(self._names[index], set()).add(index)
+            for name, met in by_name.items():
+                if self._disguised.sure(met):
+                    found.add(name)
+                elif len(met) >= _ENOUGH:
+                    plain = self._plain.match(data) if plain is None else plain
+                    # Chinese words read backwards are often others; a text that is backwards has more of ours than
+                    # of the others.
+                    if len(met) > len(plain):
+                        found.add(name)
         for name, table in self._leet:
             spelled = data.translate(table)
             if spelled != data:
-                plain = self._words(data) if plain is None else plain
-                if self._words(spelled) & self._leet_words - plain:
+                plain = self._plain.match(data) if plain is None else plain
+                fresh = self._plain.match(spelled) - plain
+                if len(fresh) >= _ENOUGH or self._plain.sure(fresh):
                     found.add(name)
         squeezed = data.translate(None, _SEPARATORS)
-        together = self._words(squeezed)
+        together = self._plain.match(squeezed)
         if together:
-            plain = self._words(data) if plain is None else plain
+            plain = self._plain.match(data) if plain is None else plain
             fresh = together - plain
-            if fresh & self._latin or len(fresh & self._chinese) >= _ENOUGH_CHINESE:
+            if fresh & self._sure_latin or len(fresh & self._chinese) >= _ENOUGH:
                 found.add("compact")
         return found
 
-    def _words(self, data: bytes) -> frozenset[int]:
-        indices = self._plain.match(data)
-        return frozenset(range(self._plain.size)) if indices is None else frozenset(indices)
+
+class _Words:
+    """A set of words, some of which say enough alone."""
+
+    def __init__(self, words: Iterable[tuple[str, bool]]) -> None:
+        listed = list(words)
+        self._set = RegexSet(re.escape(word.encode()) for word, _ in listed)
+        self._sure = frozenset(index for index, (_, sure) in enumerate(listed) if sure)
+
+    def match(self, data: bytes) -> frozenset[int]:
+        """Indices of the words in ``data``; all of them when the set cannot decide."""
+        indices = self._set.match(data)
+        return frozenset(range(self._set.size)) if indices is None else frozenset(indices)
+
+    def sure(self, indices: Iterable[int]) -> bool:
+        """Whether one of the words says enough alone."""
+        return not self._sure.isdisjoint(indices)
 
 
 def pulled_apart(words: Iterable[str]) -> re.Pattern[str]:
