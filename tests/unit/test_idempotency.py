@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.clock import ManualClock
 
 from sparkle.errors import IdempotencyConflictError
 from sparkle.server.idempotency import IdempotencyStore, InFlightError, StoredAnswer
@@ -13,27 +14,13 @@ from sparkle.server.idempotency import IdempotencyStore, InFlightError, StoredAn
 ANSWER = StoredAnswer(200, "application/json", b'{"id": 1}')
 
 
-class FakeClock:
-    """Time that a test moves."""
-
-    time = 1_000_000.0
-
-    def now(self) -> float:
-        return self.time
-
-    monotonic = now
-
-    async def sleep(self, seconds: float) -> None:
-        self.time += seconds
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: FakeClock) -> Iterator[IdempotencyStore]:
+def store(tmp_path: Path, clock: ManualClock) -> Iterator[IdempotencyStore]:
     store = IdempotencyStore(tmp_path / "x" / "answers.db", keep_seconds=100, clock=clock)
     yield store
     store.close()
@@ -76,16 +63,16 @@ def test_freeing_does_not_delete_an_answer(store: IdempotencyStore) -> None:
     assert store.claim("u", "k", b"body") == ANSWER
 
 
-def test_answers_and_claims_of_the_dead_lapse(store: IdempotencyStore, clock: FakeClock) -> None:
+def test_answers_and_claims_of_the_dead_lapse(store: IdempotencyStore, clock: ManualClock) -> None:
     store.claim("u", "done", b"body")
     store.store("u", "done", ANSWER)
     store.claim("u", "dead", b"body")
-    clock.time += 901
+    clock.advance(901)
     assert store.claim("u", "done", b"body") is None
     assert store.claim("u", "dead", b"body") is None
 
 
-def test_two_processes_share_the_answers(tmp_path: Path, clock: FakeClock) -> None:
+def test_two_processes_share_the_answers(tmp_path: Path, clock: ManualClock) -> None:
     first = IdempotencyStore(tmp_path / "a.db", keep_seconds=100, clock=clock)
     second = IdempotencyStore(tmp_path / "a.db", keep_seconds=100, clock=clock)
     assert first.claim("u", "k", b"body") is None
