@@ -126,7 +126,10 @@ def test_every_kind_of_content_part_is_judged(part: object, path: str) -> None:
 
 
 def test_images_and_sounds_are_not_text() -> None:
-    sound = {"type": "input_audio", "input_audio": {"data": base64.b64encode(ATTACK.encode()).decode()}}
+    sound = {
+        "type": "input_audio",
+        "input_audio": {"data": base64.b64encode(b"RIFF\x24\0\0\0WAVEfmt " + ATTACK.encode()).decode()},
+    }
     assert check({"role": "user", "content": [IMAGE, sound]}).verdict.findings == ()
 
 

@@ -45,6 +45,9 @@ class InputLimits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     max_total_chars: Annotated[int, Meta(ge=1)] = 1_000_000
     max_messages: Annotated[int, Meta(ge=1)] = 1_000
     max_parts: Annotated[int, Meta(ge=1)] = 1_000
+    max_strings: Annotated[
+        int, Meta(ge=1, description="Separate strings of a request, names of its own making included.")
+    ] = 5_000
     max_combining_run: Annotated[int, Meta(ge=1)] = 12
     max_invisible_ratio: Annotated[float, Meta(gt=0, le=1)] = 0.2
 

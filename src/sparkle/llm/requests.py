@@ -69,6 +69,8 @@ class ChatRequest:
     user: str | None
     include_usage: bool
     """Whether the caller asked for a usage chunk in the stream."""
+    size: int
+    """Bytes of the body as it came, or about the characters in it: how long reading it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,12 @@ class EmbeddingsRequest:
     user: str | None
 
 
-def parse_chat(body: object) -> ChatRequest:
+def parse_chat(body: object, size: int | None = None) -> ChatRequest:
     """Check a decoded chat body.
+
+    Args:
+        body: the decoded JSON.
+        size: bytes it was decoded from; ``None``: its characters are counted.
 
     Raises:
         InvalidRequestError: ``param`` names the field.
@@ -111,6 +117,7 @@ def parse_chat(body: object) -> ChatRequest:
         choices=_integer(data, "n", 1, _MAX_CHOICES) or 1,
         user=_user(data),
         include_usage=_include_usage(data),
+        size=_measure(data) if size is None else size,
     )
 
 
@@ -144,6 +151,23 @@ def parse_embeddings(body: object) -> EmbeddingsRequest:
     return EmbeddingsRequest(
         body=data, model=_model(data), texts=tuple(texts), token_ids=token_ids, user=_user(data)
     )
+
+
+def _measure(body: object) -> int:
+    size = 0
+    waiting: list[object] = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            size += len(value) + 3
+        elif isinstance(value, dict):
+            waiting.extend(cast("dict[object, object]", value))
+            waiting.extend(cast("dict[object, object]", value).values())
+        elif isinstance(value, list):
+            waiting.extend(cast("list[object]", value))
+        else:
+            size += 3
+    return size
 
 
 def _mapping(body: object) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from sparkle.llm.requests import ChatRequest
 
@@ -49,20 +49,6 @@ def system_texts(messages: Sequence[Mapping[str, Any]]) -> list[str]:
             elif isinstance(content, list):
                 texts.extend(part["text"] for part in content if isinstance(part.get("text"), str))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType]
     return texts
-
-
-def text_size(messages: Sequence[Mapping[str, Any]]) -> int:
-    """About how many characters of text the messages hold, tool-call arguments left out."""
-    size = 0
-    for message in messages:
-        content = message.get("content")
-        if isinstance(content, str):
-            size += len(content)
-        elif isinstance(content, list):
-            for part in cast("list[Any]", content):
-                text = cast("dict[str, Any]", part).get("text") if isinstance(part, dict) else None
-                size += len(text) if isinstance(text, str) else 0
-    return size
 
 
 def _with_canary(messages: Sequence[Mapping[str, Any]], canary: str) -> list[Mapping[str, Any]]:

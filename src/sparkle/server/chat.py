@@ -38,7 +38,7 @@ async def handle(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
     context = identify(scope, gateway.keys, require_key=gateway.require_key)
     try:
         raw = await read_body(scope, receive, gateway.settings.server.max_body_bytes)
-        request = parse_chat(decode_json(raw, gateway.settings.server.max_json_depth))
+        request = parse_chat(decode_json(raw, gateway.settings.server.max_json_depth), len(raw))
         who = context.charge_to(request.user)
         check_model(who, request.model, request.body)
         await _run(gateway, context, request, who, raw, receive, send)

@@ -19,7 +19,8 @@ from sparkle.llm.safety.fold import fold
 from sparkle.llm.safety.judge import Judge, Judgement
 from sparkle.llm.safety.layers import default_layers
 from sparkle.llm.safety.markdown import CodeSpans
-from sparkle.llm.safety.messages import TOOLS, Piece, Pieces, collect
+from sparkle.llm.safety.messages import collect
+from sparkle.llm.safety.pieces import Piece, Pieces
 from sparkle.llm.safety.redact import Edit, redact, redact_messages
 from sparkle.llm.safety.regex import Regex
 from sparkle.llm.safety.rules import RuleInfo, default_book
@@ -120,16 +121,31 @@ class LLMSafety:
         verdict = self.check_text(text, trust=trust, path=path)
         return verdict, redact(text, verdict.findings)
 
-    def check_messages(self, messages: Sequence[Mapping[str, Any]], tools: object = None) -> InputResult:
-        """Judge a conversation in the shape of OpenAI's chat completions.
+    def check_messages(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: object = None,
+        rest: Mapping[str, Any] | None = None,
+    ) -> InputResult:
+        """Judge a request in the shape of OpenAI's chat completions.
 
-        Every message is judged by its role, earlier turns included, with content parts, tool-call arguments and
-        names. ``tools`` are the request's tool definitions; their texts are judged like role ``tool_definition``.
+        Every message is judged by its role, earlier turns included, with all its fields; neighbouring messages of one
+        role also as one text. Keys are text like values.
+
+        Args:
+            messages: the conversation.
+            tools: the tool definitions, judged like role ``tool_definition``.
+            rest: all other top-level fields (the whole body will do): ``functions`` are tools, ``system`` and
+                ``instructions`` are trusted like role ``system``, everything else is ``indirect``.
 
         Raises:
-            InvalidRequestError: a message is not an object or has content of no known shape; ``param`` says where.
+            InvalidRequestError: a message is not an object or has content of no known shape, or the request brings a
+                chat template; ``param`` says where.
         """
-        pieces = collect(messages, tools, self._roles)
+        # More strings than may be are not even collected, unless the policy wants them let through.
+        refused = self._modes[shape.TOO_MANY_STRINGS] is Mode.BLOCK
+        most = self._limits.max_strings if refused else None
+        pieces = collect(messages, tools, self._roles, rest, most=most)
         findings = [
             self._finding(self._infos[hit.rule], hit.start, hit.end, self._modes[hit.rule], "messages")
             for hit in self._counts(messages, pieces)
@@ -151,32 +167,29 @@ class LLMSafety:
 
     def _counts(self, messages: Sequence[Mapping[str, Any]], pieces: Pieces) -> Iterator[shape.ShapeHit]:
         limits = self._limits
-        total = sum(len(piece.text) for piece in pieces.items if not piece.joined)
         for rule, count, most in (
             (shape.TOO_MANY_MESSAGES, len(messages), limits.max_messages),
             (shape.TOO_MANY_PARTS, pieces.most_parts, limits.max_parts),
-            (shape.TOTAL_TOO_LONG, total, limits.max_total_chars),
+            (shape.TOO_MANY_STRINGS, pieces.strings, limits.max_strings),
+            (shape.TOTAL_TOO_LONG, pieces.total, limits.max_total_chars),
         ):
             if count > most and self._modes[rule] is not Mode.OFF:
                 yield shape.ShapeHit(rule, 0, 0)
 
     def _judge_piece(self, piece: Piece, findings: list[Finding], edits: list[Edit]) -> None:
-        found = self._findings(piece.text, piece.trust, "", whole=not piece.joined)
+        found = self._findings(piece.text, piece.trust, "", whole=not piece.segments)
         if not found:
             return
-        # The same parts are joined in two ways; what shows in both is told once.
+        # The same texts are joined in two ways; what shows in both is told once.
         told: set[tuple[str, str, int]] = set()
-        if piece.joined:
+        if piece.segments:
             told = {(finding.rule, finding.path, finding.start) for finding in findings}
         for finding in found:
-            places = piece.places(finding.start, finding.end)
-            if piece.joined and len(places) < 2 and not piece.alone:
-                continue  # the part it lies in was judged by itself
-            for part, start, end in places:
+            for part, start, end in piece.places(finding.start, finding.end):
                 moved = _moved(finding, start, end, part.path())
                 if moved.mode is Mode.REDACT:
-                    if part.keys[0] == TOOLS:
-                        # Only messages are rewritten; what cannot be taken out must not pass.
+                    if part.fixed:
+                        # What cannot be taken out must not pass.
                         moved = replace(moved, mode=Mode.BLOCK)
                     else:
                         edits.append(Edit(part.keys, moved))
