@@ -6,8 +6,11 @@ judged as a whole text and redacted in place.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from sparkle.errors import ProviderError, ProviderRejectedError
 from sparkle.llm.guard_failure import log_guard_failure
@@ -29,6 +32,7 @@ FINISHES = frozenset(
 _IDS = frozenset({"id", "object", "model", "system_fingerprint", "service_tier", "request_id", "created"})
 """Fields a machine writes, in which a run of digits is no phone number: only secrets count there."""
 _ID_LENGTH = 128
+_CHOICES = frozenset({"choices"})
 _PERSONAL = "pii."
 _PLAIN_KEY = 20
 """A key up to this long, of letters and underscores only, needs no judging."""
@@ -40,15 +44,18 @@ _BEFORE_PLACES = 1_000
 class FieldGuard:
     """Judges the fields of one answer value by value, and remembers what is clean."""
 
-    def __init__(self, validator: OutputValidator, prompt: PromptGuard | None) -> None:
+    def __init__(
+        self, validator: OutputValidator, prompt: PromptGuard | None, read: list[str] | None = None
+    ) -> None:
         self.findings: list[Finding] = []
         self.blocked = False
-        self.read: list[str] = []
+        self.read: list[str] = [] if read is None else read
         """Unknown text that has been judged, for counting."""
         self._validator = validator
         self._prompt = prompt
         self._clean: dict[str, Any] = {}
         self._before: dict[str, str] = {}
+        self._around: dict[str, Any] = {}
 
     def envelope(self, data: dict[str, Any], skip: frozenset[str], where: str = "") -> bool:
         """Judge all fields of ``data`` but those in ``skip``, in place; whether one changed.
@@ -61,9 +68,8 @@ class FieldGuard:
         for key, value in data.items():
             if value is None or key in skip:
                 continue
-            kind = type(value)
-            if kind is int or kind is float or kind is bool:
-                if key in skip or _plain(key):
+            if isinstance(value, int | float):
+                if _plain(key):
                     continue
             elif clean.get(where + key) == value:
                 continue
@@ -76,6 +82,15 @@ class FieldGuard:
                 changed = True
             elif isinstance(value, str) and len(value) <= _ID_LENGTH and len(clean) < _BEFORE_PLACES:
                 clean[path] = value
+        return changed
+
+    def chunk(self, chunk: dict[str, Any]) -> bool:
+        """:meth:`envelope` of one chunk of a stream: most say around their choices what the last one said."""
+        around = {**chunk, "choices": None}
+        if around == self._around:
+            return False
+        changed = self.envelope(chunk, _CHOICES)
+        self._around = {} if changed else around
         return changed
 
     def string(self, path: str, text: str, key: str = "") -> str:
@@ -104,8 +119,6 @@ class FieldGuard:
 
     def arguments(self, holder: dict[str, Any], field: str, path: str) -> bool:
         """Arguments that came as a JSON value instead of JSON text: judged as JSON text, kept a value."""
-        import msgspec
-
         text = msgspec.json.encode(holder[field]).decode()
         self.read.append(text)
         result = self._validator.check_tool_arguments(text, prompt=self._prompt, path=path)
@@ -141,7 +154,7 @@ class FieldGuard:
                 raise ProviderError("the upstream's answer has too many parts to be checked")
             value: Any = container[key]
             if isinstance(value, str):
-                out = self.string(at, value, key if at == key else "")
+                out = self.string(at, value, first if at == first else "")
                 self.read.append(value)
                 if out != value:
                     container[key] = out
@@ -194,11 +207,24 @@ def guard_rejection(exc: BaseException, validator: OutputValidator, prompt: Prom
         if exc.param:
             exc.param = fields.string("error.param", exc.param)
         exc.message = "the upstream refused the request" if fields.blocked or not message else message
-    except Exception as failure:  # a crash of the guard itself: the words stay here
+    except Exception as failure:  # noqa: BLE001  a crash of the guard itself: the words stay here
         log_guard_failure("output", failure)
         exc.message, exc.param = "the upstream refused the request", None
         exc.details.clear()
     exc.args = (exc.message,)
+
+
+def decode_chunk(payload: bytes) -> dict[str, Any]:
+    """The JSON object of one chunk of a stream.
+
+    Raises:
+        ProviderError: It is none.
+    """
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        data: Any = msgspec.json.decode(payload)
+        if isinstance(data, dict):
+            return cast("dict[str, Any]", data)
+    raise ProviderError("the upstream's stream is not JSON")
 
 
 def _plain(key: str) -> bool:
@@ -225,12 +251,13 @@ def _spelled(logprobs: object, *, only_tokens: bool = False) -> tuple[list[str],
                     else:
                         others.append(_text_of(cast("list[Any]", inner)))
                 elif not isinstance(inner, int | float | None):
-                    todo.append((cast("Any", inner), depth + (key != "content" and key != "refusal")))
+                    todo.append((inner, depth + (key != "content" and key != "refusal")))
                 if not only_tokens and not _plain(key):
                     others.append(key)
         elif isinstance(value, list):
+            value = cast("list[Any]", value)
             # Taken from the end: reversed here, they come out in their order.
-            todo += [(item, max(depth, 1)) for item in reversed(cast("list[Any]", value))]
+            todo += [(item, max(depth, 1)) for item in reversed(value)]
         elif isinstance(value, str):
             others.append(value)
     if raw:

@@ -227,7 +227,7 @@ def _guard_choice(choice: dict[str, Any], message: dict[str, Any], fields: Field
         changed |= fields.envelope(message, frozenset(message.keys() - {"function_call"}), f"{at}.message.")
     calls = message.get("tool_calls")
     if isinstance(calls, dict):  # one call without its list
-        calls = message["tool_calls"] = [calls]
+        calls = message["tool_calls"] = [cast("Any", calls)]
         changed = True
     if isinstance(calls, list):
         for j, call in enumerate(cast("list[Any]", calls)):

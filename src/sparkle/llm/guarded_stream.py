@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable
 from time import monotonic
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from sparkle.errors import ProviderError, SparkleError
-from sparkle.llm.answer_fields import FieldGuard, guard_rejection
+from sparkle.llm.answer_fields import FieldGuard, decode_chunk, guard_rejection
 from sparkle.llm.answers import usage_of
 from sparkle.llm.guard_failure import log_guard_failure
 from sparkle.llm.requests import ChatRequest
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from sparkle.llm.quota import LimitState, LLMCostGuard, Reservation, TokenCounter
 
 DONE = b"[DONE]"
-_CHOICES = frozenset({"choices"})
 _CHUNK_SLACK = 64
 """Chunks beyond the reserved number of tokens before a stream is cut: heads, ends, keep-alives."""
 _PROGRESS_EVERY = 32
@@ -71,9 +69,8 @@ class GuardedStream:
         self._record = record
         self._fail_open = fail_open
         self._choices: dict[int, ChoiceGuard] = {}
-        self._fields = FieldGuard(validator, prompt)
-        self._envelope: dict[str, Any] = {}
         self._generated: list[str] = []
+        self._fields = FieldGuard(validator, prompt, self._generated)
         self._reported: Usage | None = None
         self._usage: Usage | None = None
         self._cost_nano = 0
@@ -183,13 +180,13 @@ class GuardedStream:
     # Chunks --------------------------------------------------------------------------------------------------
 
     def _guard(self, payload: bytes) -> list[bytes]:
-        chunk = _decode(payload)
+        chunk = decode_chunk(payload)
         if "error" in chunk and "choices" not in chunk:
             raise ProviderError("the upstream reported an error in mid-stream")
         usage = usage_of(chunk)
         if usage is not None:
             self._reported = usage
-        changed = self._guard_envelope(chunk)
+        changed = self._guard_around(chunk)
         choices = cast("list[Any]", chunk.get("choices") or [])
         if not isinstance(choices, list):  # pyright: ignore[reportUnnecessaryIsInstance]  it comes from outside
             raise ProviderError("the upstream's stream is not a chat completion")
@@ -197,7 +194,7 @@ class GuardedStream:
             self._template = {k: v for k, v in chunk.items() if k not in ("choices", "usage")}
         if not choices:
             keep = usage is None or self._request.include_usage
-            return [] if not keep else [msgspec.json.encode(chunk)] if changed else [payload]
+            return [msgspec.json.encode(chunk) if changed else payload] if keep else []
         self._count()
         kept: list[dict[str, Any]] = []
         for raw in choices:
@@ -221,29 +218,22 @@ class GuardedStream:
         chunk["choices"] = kept
         return [msgspec.json.encode(chunk)]
 
-    def _guard_envelope(self, chunk: dict[str, Any]) -> bool:
-        """Guard what stands around the choices: most chunks say there what the last one said."""
-        envelope = {**chunk, "choices": None}
-        if envelope == self._envelope:
-            return False
+    def _guard_around(self, chunk: dict[str, Any]) -> bool:
+        """Guard what stands around the choices, in place; whether it changed."""
         try:
-            changed = self._fields.envelope(chunk, _CHOICES)
+            return self._fields.chunk(chunk)
         except SparkleError:
             raise
-        except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
+        except Exception as exc:  # noqa: BLE001  a crash of the guard itself: the policy says whether that closes the door
             self._guard_crashed(exc)
             return False
-        self._generated += self._fields.read
-        self._fields.read.clear()
-        self._envelope = {} if changed else envelope
-        return changed
 
     def _step(self, state: ChoiceGuard, choice: dict[str, Any]) -> Any:
         try:
             return state.step(choice, self._generated)
         except SparkleError:
             raise
-        except Exception as exc:  # a crash of the guard itself: the policy says whether that closes the door
+        except Exception as exc:  # noqa: BLE001  a crash of the guard itself: the policy says whether that closes the door
             self._guard_crashed(exc)
             return state.pass_through(choice)
 
@@ -316,11 +306,3 @@ class GuardedStream:
                 await self._quota.settle(self._reservation, usage, self._upstream.model)
             ).cost_nano
         self._record.usage(usage, self._cost_nano)
-
-
-def _decode(payload: bytes) -> dict[str, Any]:
-    with contextlib.suppress(msgspec.DecodeError, RecursionError):
-        data: Any = msgspec.json.decode(payload)
-        if isinstance(data, dict):
-            return cast("dict[str, Any]", data)
-    raise ProviderError("the upstream's stream is not JSON")

@@ -15,6 +15,7 @@ from sparkle.errors import (
     SparkleError,
 )
 from sparkle.llm.admission import Admission, Admitted, off_loop_if_large
+from sparkle.llm.answer_fields import guard_rejection
 from sparkle.llm.answers import GuardedAnswer, guard_answer, reported_usage
 from sparkle.llm.guard_failure import log_guard_failure
 from sparkle.llm.guarded_stream import GuardedStream
@@ -132,6 +133,8 @@ class LLMSecurityWrapper:
             record.upstream_finished(response.upstream)
             return await self._finish(request, ready, response, request_id)
         except BaseException as exc:
+            if ready is not None:
+                guard_rejection(exc, ready.guards.output, ready.prompt)
             self._abandon(ready, response)
             record_failure(record, exc)
             raise
@@ -147,6 +150,8 @@ class LLMSecurityWrapper:
             record.upstream_started()
             upstream = await self._provider.stream(ready.body, headers={"traceparent": record.traceparent})
         except BaseException as exc:
+            if ready is not None:
+                guard_rejection(exc, ready.guards.output, ready.prompt)
             self._abandon(ready, None)
             record_failure(record, exc)
             raise

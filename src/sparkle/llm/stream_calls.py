@@ -58,12 +58,14 @@ class CallsGuard:
         changed = held = False
         calls = delta.get("tool_calls")
         if isinstance(calls, dict):  # one call without its list
-            calls = delta["tool_calls"] = [calls]
+            calls = delta["tool_calls"] = [cast("Any", calls)]
             changed = True
-        items = [(call, False) for call in cast("list[Any]", calls)] if isinstance(calls, list) else []
+        items: list[tuple[Any, bool]] = (
+            [(call, False) for call in cast("list[Any]", calls)] if isinstance(calls, list) else []
+        )
         legacy = delta.get("function_call")
         if isinstance(legacy, dict):
-            items.append(({"index": -1, "function": legacy}, True))
+            items.append(({"index": -1, "function": cast("Any", legacy)}, True))
         if (calls and not isinstance(calls, list)) or (legacy and not isinstance(legacy, dict)):
             raise ProviderError("the upstream's stream is not a chat completion")
         for raw, is_legacy in items:

@@ -21,6 +21,7 @@ _MAX_CHANNELS = 1_000
 """Most texts of one choice that are followed side by side."""
 _KNOWN = frozenset({"index", "delta", "finish_reason", "logprobs"})
 """Fields of a streamed choice that are guarded each in its way."""
+_NOTHING: frozenset[str] = frozenset()
 _IN_PIECES = ("delta", "text", "message")
 """Fields of a choice whose strings go on from chunk to chunk; those of others are complete in themselves."""
 
@@ -100,7 +101,7 @@ class ChoiceGuard:
         if odd or not delta.keys() <= KNOWN_FIELDS:
             changed |= self._guard_extras(delta, KNOWN_FIELDS, "delta.", generated)
         if (role := delta.get("role")) is not None and not (isinstance(role, str) and role in ROLES):
-            changed |= self._guard_extras({"role": role}, frozenset(), "delta.", generated, into=delta)
+            changed |= self._guard_extras({"role": role}, _NOTHING, "delta.", generated, into=delta)
         if delta.get("tool_calls") or delta.get("function_call"):
             taken, held = self._calls.hold(delta, generated)
             changed |= taken
@@ -131,6 +132,10 @@ class ChoiceGuard:
         keep = finish is not None or not changed or _says_something(delta)
         keep = keep or any(choice.get(key) for key in choice.keys() - _KNOWN)
         return Step(keep=keep, changed=changed, text=text)
+
+    def cut(self) -> None:
+        """End this choice with its next chunk: something that may not leave stood beside it."""
+        self._cut = True
 
     def flush(self, finish: str | None = None) -> Iterator[dict[str, Any]]:
         """What is left when the upstream ended without a finish_reason; ``finish`` is the reason to give instead."""
@@ -194,7 +199,7 @@ class ChoiceGuard:
         """Whether a string is complete in one chunk."""
         if place.whole or (len(place.route) > 1 and place.key in STRUCTURE):
             return True
-        return not where and place.route[0][0] not in _IN_PIECES
+        return not where and place.path.partition(".")[0].partition("[")[0] not in _IN_PIECES
 
     def _guard_finish(self, choice: dict[str, Any], finish: object) -> bool:
         reason = "stop"

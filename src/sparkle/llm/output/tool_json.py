@@ -17,6 +17,11 @@ _LONG_NUMBER = re.compile(r"[0-9]{7}")
 _TOKEN = re.compile(r"[\"\-0-9]")
 _COLON = re.compile(r"[ \t\r\n]*:")
 _MAX_DEPTH = 4
+_ESCAPE = re.compile(r"\\(?:\\|u005[cC])*(?:u([0-9a-fA-F]{4})|([\"/bfnrt]))")
+_CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_MOST_ROUNDS = 12
+"""Each round takes off a layer in which the escapes' own letters are escaped; every layer makes a text six times as
+long, so more than these do not fit in any answer."""
 
 # Decodes the string that begins behind an index, and says where it ends; the json module's own, missing in its stubs.
 _decode = cast("Callable[[str, int], tuple[str, int]]", json.decoder.scanstring)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
@@ -30,12 +35,44 @@ def check_json(arguments: str, check: CheckText, depth: int = 0) -> OutputResult
     A value is judged as it reads once decoded, behind its key (``"password": ...`` makes a value a password); JSON
     inside a string is walked as well. Only what is redacted changes, the rest keeps its bytes; a redacted number
     becomes a string. Findings point at the string or number they stand in. A block cuts the text before its value.
+    What is no JSON, or nested too deep to be walked, is judged with its escapes decoded, and redacted as a whole.
     """
     try:
         json.loads(arguments)
     except (ValueError, RecursionError):
-        return None
+        return _check_escaped(arguments, check)  # cut off in the middle, mostly: its escapes are still read
     return _Walk(arguments, check, depth).run()
+
+
+def unescaped(text: str) -> str:
+    """``text`` with all JSON escapes decoded, however often they have been escaped again."""
+    for _ in range(_MOST_ROUNDS):
+        decoded = _ESCAPE.sub(_character, text)
+        if decoded == text:
+            break
+        text = decoded
+    # Two halves of a character that were escaped apart become one; a lone half stays out of it.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _character(match: re.Match[str]) -> str:
+    code, control = match.groups()
+    return chr(int(code, 16)) if code else _CONTROLS.get(control, control)
+
+
+def _check_escaped(text: str, check: CheckText) -> OutputResult | None:
+    """Judge a text as it reads once its escapes are decoded; ``None`` when that gives nothing away.
+
+    What may leave then is the decoded text, redacted: in the escaped one the places are unknown.
+    """
+    if "\\" not in text:
+        return None
+    decoded = unescaped(text)
+    result = check(decoded)
+    if result.verdict.action is Action.ALLOW:
+        return None
+    findings = [replace(f, start=0, end=len(text)) for f in result.verdict.findings]
+    return OutputResult(Verdict.of(findings), result.text)
 
 
 class _Walk:
@@ -74,6 +111,12 @@ class _Walk:
     def _value(self, value: str, key: str) -> OutputResult:
         if value[:1] in "{[" and self._depth < _MAX_DEPTH:
             inner = check_json(value, self._check, self._depth + 1)
+            if inner is not None:
+                return inner
+        if (
+            self._depth >= _MAX_DEPTH or "\\u" in value
+        ):  # JSON that is not walked may still be read by someone
+            inner = _check_escaped(value, self._check)
             if inner is not None:
                 return inner
         lead = f'{key}: "'
