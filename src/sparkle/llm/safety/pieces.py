@@ -13,6 +13,9 @@ from sparkle.llm.safety.redact import Keys
 EDGE_CHARS = 1_000
 """Of a longer text only this much of its beginning and its end is read together with its neighbours."""
 
+STRETCH_CHARS = 50_000
+"""Of more text that is read together one judgement would hold up other threads for too long."""
+
 FEW = 16
 """Up to so many texts are judged one by one as well as joined; of more the short ones are only judged joined."""
 
@@ -130,11 +133,31 @@ def read_together(items: list[Piece], first: int, seams: Sequence[str], *, few: 
         if not all(own):
             gone = {id(piece) for piece, alone in zip(group, own, strict=True) if not alone}
             items[first:] = [piece for piece in items[first:] if id(piece) not in gone]
-        items.extend(_join(group, own, seam) for seam in seams if seam or _word_cut(group))
+        for start, end in _stretches(group):
+            near, judged = group[start:end], own[start:end]
+            items.extend(_join(near, judged, seam) for seam in seams if seam or _word_cut(near))
         # What is shown to the model as text, without what stands between: addresses of pictures, file names.
         spoken = [n for n, piece in enumerate(group) if piece.keys[-1] in _SPOKEN]
         if 1 < len(spoken) < len(group):
             items.append(_join([group[n] for n in spoken], [own[n] for n in spoken], seams[0]))
+
+
+def _stretches(group: list[Piece]) -> list[tuple[int, int]]:
+    """The group in stretches of about :data:`STRETCH_CHARS`, each beginning with the last texts of the one before."""
+    found: list[tuple[int, int]] = []
+    start = size = 0
+    for index, piece in enumerate(group):
+        size += min(len(piece.text), 2 * EDGE_CHARS)
+        if size > STRETCH_CHARS and index > start:
+            found.append((start, index + 1))
+            back, size = index, min(len(piece.text), 2 * EDGE_CHARS)
+            while back - 1 > start and size < EDGE_CHARS:
+                back -= 1
+                size += min(len(group[back].text), 2 * EDGE_CHARS)
+            start = back
+    if not found or found[-1][1] < len(group):
+        found.append((start, len(group)))
+    return found
 
 
 def _word_cut(group: list[Piece]) -> bool:

@@ -17,6 +17,7 @@ TOOLS_ROLE = "tool_definition"
 _ELSEWHERE = frozenset({"messages", "tools"})
 _TOOL_FIELDS = frozenset({"tools", "functions"})
 _PROMPT_FIELDS = frozenset({"system", "instructions"})
+_SCALARS = frozenset({int, float, bool, type(None)})
 _WORD_CHARS = 64
 _TEMPLATES = ("chat_template", "chat_template_kwargs")
 _SEAMS = ("\n\n",)
@@ -44,10 +45,11 @@ def take_rest(
         return
     settings = walker.words.settings
     for name, value in rest.items():
-        known = name in settings
-        if (known and (value is None or isinstance(value, int | float))) or name in _ELSEWHERE:
-            continue
-        if known and isinstance(value, str) and _is_word(value):
+        if name in settings:
+            kind: type[object] = type(cast("object", value))  # exact types: every request comes through here
+            if kind in _SCALARS or (kind is str and _is_word(value)):
+                continue
+        elif name in _ELSEWHERE:
             continue
         _field(walker, name, value, roles)
     if len(items) - first > 1:
