@@ -66,7 +66,8 @@ def test_no_body_whatever_makes_parsing_crash(body: Any) -> None:
     for parse in (parse_chat, parse_embeddings):
         try:
             parse(body)
-            parse({**HELLO, "input": "x", **(body if isinstance(body, dict) else {"extra": body})})
+            more: dict[str, Any] = body if isinstance(body, dict) else {"extra": body}
+            parse({**HELLO, "input": "x", **more})
         except InvalidRequestError:
             continue
 
