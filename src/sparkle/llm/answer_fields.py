@@ -31,6 +31,8 @@ FINISHES = frozenset(
 
 _IDS = frozenset({"id", "object", "model", "system_fingerprint", "service_tier", "request_id", "created"})
 """Fields a machine writes, in which a run of digits is no phone number: only secrets count there."""
+_UNCOUNTED = _IDS | {"type", "name", "role"}
+"""Fields that are judged but are no generated tokens, for upstreams that report no usage."""
 _ID_LENGTH = 128
 _CHOICES = frozenset({"choices"})
 _PERSONAL = "pii."
@@ -155,7 +157,8 @@ class FieldGuard:
             value: Any = container[key]
             if isinstance(value, str):
                 out = self.string(at, value, first if at == first else "")
-                self.read.append(value)
+                if key not in _UNCOUNTED:
+                    self.read.append(value)
                 if out != value:
                     container[key] = out
                     changed = True
