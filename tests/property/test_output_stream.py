@@ -155,6 +155,56 @@ def test_a_stream_of_shards_emits_what_the_whole_text_emits(name: str, text: str
     assert streamed(validator, random_cuts(text, random.Random(seed)), prompt)[0] == whole
 
 
+BLOCKS = st.sampled_from(
+    [
+        *(
+            "a" * 5000,
+            "4" * 4100,
+            "b/c" * 2000,
+            "x" * 250,
+            "\u200b" * 50,
+            "\u200b" * 5000,
+            " ",
+            "\n",
+            ",",
+            '"',
+            "。",
+        ),
+        *(
+            "bob.li@corp.cn",
+            "138 1234 ",
+            "5678",
+            '密码："',
+            "-----BEGIN PRIVATE KEY-----\n",
+            "<b ",
+            "<script",
+            ">",
+            "`",
+        ),
+        *(SYSTEM_PROMPT.replace(" ", ""), SYSTEM_PROMPT, " onerror=x", "The"),
+    ]
+)
+
+
+@pytest.mark.parametrize("name", ["default", "leak redacted", "all watched"])
+@given(blocks=st.lists(BLOCKS, max_size=10), seed=st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_endless_words_are_the_same_however_they_are_cut(name: str, blocks: list[str], seed: int) -> None:
+    text = "".join(blocks)
+    validator, prompt = VALIDATORS[name], GUARDS[name]
+    whole = validator.check_text(text, prompt=prompt)
+    rng = random.Random(seed)
+    sizes = rng.choice(((1, 9), (1, 700), (500, 9000)))
+    chunks: list[str] = []
+    at = 0
+    while at < len(text):
+        chunks.append(text[at : at + rng.randint(*sizes)])
+        at += len(chunks[-1])
+    out, verdict = streamed(validator, chunks, prompt)
+    assert out == whole.text
+    assert getattr(verdict, "action", None) is whole.verdict.action
+
+
 @given(text=SHARDED, seed=st.integers(0, 2**32))
 @settings(max_examples=150, deadline=None)
 def test_findings_are_the_same_where_nothing_blocks(text: str, seed: int) -> None:

@@ -168,3 +168,17 @@ def test_findings_written_down_are_bounded_and_all_are_enforced() -> None:
     result = VALIDATOR.check_text(text)
     assert result.text == "[REDACTED:email] " * 3000
     assert len(result.verdict.findings) == 1000
+
+
+def test_invisible_characters_cannot_fill_memory() -> None:
+    stream = VALIDATOR.open_stream()
+    out = ""
+    for _ in range(500):
+        out += stream.feed("\u200b" * 100)
+        assert stream.held <= 64
+    out += stream.feed(" mail bob.li@corp.cn now") + stream.finish()
+    assert out == "\u200b" * 32 + " mail [REDACTED:email] now"
+    (finding,) = stream.verdict.findings
+    assert (finding.start, finding.end) == (50_006, 50_020)
+    family = "👨\u200d👩\u200d👧 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+    assert VALIDATOR.check_text(family + " 1\ufe0f\u20e3").text == family + " 1\ufe0f\u20e3"

@@ -119,6 +119,7 @@ class ActiveScanner:
                 starts = self._elements
         spans: list[Span] = []
         at = self._swallow(text, low, high, state, spans) if state.swallow else low
+        fenced_to = low  # up to here all is code of one fence
         for token in _tokens(starts, text, at, high):
             start, end = token.span()
             if start < at:
@@ -129,9 +130,12 @@ class ActiveScanner:
             span = self._span(token, kind, text, state, low)
             if kind not in ("element", "open") and span is None:
                 continue
-            code = self._is_code(text, start, state, final=final)
+            code = start < fenced_to or self._is_code(text, start, state, final=final)
             if code is None:
                 return [], piece_at(text, low, start)
+            if code and start >= fenced_to and state.markdown.fence and not state.markdown.fence_indent:
+                mark = text.find(state.markdown.fence[:3], start, high)
+                fenced_to = mark if mark >= 0 else high
             if kind in ("element", "open") and not code:
                 state.since_open, state.in_tag, state.quotes = 0, True, 0
             if span is not None:

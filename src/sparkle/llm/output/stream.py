@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from sparkle.llm.output.grace import opening
+from sparkle.llm.output.held import Held
 from sparkle.llm.output.leak import NO_PROMPT, LeakTracker, PromptGuard, index_back
+from sparkle.llm.output.notes import Notes
 from sparkle.llm.output.rules import Rule, RuleSet
 from sparkle.llm.output.scan import LOOK_BEHIND, Scanner, ScanState
 from sparkle.llm.output.spans import Span, merge
@@ -11,18 +13,14 @@ from sparkle.llm.output.text import (
     CONTEXT,
     MAX_PIECE,
     fold,
-    original_end,
-    original_start,
     oversized,
     piece_at,
     piece_end,
     run_start,
     settled,
 )
-from sparkle.llm.verdict import ALLOW, Finding, Mode, Verdict
+from sparkle.llm.verdict import Mode, Verdict
 
-MAX_FINDINGS = 1000
-"""Findings that are written down for one text; more are still enforced."""
 _LEAK_SLICE = 4096
 
 
@@ -34,8 +32,8 @@ class OutputStream:
     """
 
     __slots__ = (
-        "_blocked", "_early", "_fed", "_findings", "_guard", "_leak", "_leaks", "_low", "_marks", "_offset", "_over",
-        "_oversize", "_path", "_places", "_raw", "_rules", "_run", "_scanner", "_state", "_text",
+        "_blocked", "_early", "_fed", "_guard", "_held", "_leak", "_leaks", "_low", "_notes", "_over", "_oversize",
+        "_rules", "_run", "_scanner", "_state", "_text",
     )  # fmt: skip
 
     def __init__(
@@ -44,23 +42,19 @@ class OutputStream:
         self._scanner = scanner
         self._rules = rules
         self._guard = guard or NO_PROMPT
-        self._path = path
+        self._notes = Notes(path)
         self._text = ""  # folded: context that has left, then what is held
         self._low = 0  # where what is held begins
         self._run = 0  # where the run at the end begins
-        self._raw = ""  # what is held, as it came
-        self._marks: list[int] = []  # from the folded to the raw held text
-        self._offset: int = 0  # code points that came before what is held
+        self._held = Held()
         self._early = 0  # of the first word, what has left already
         self._state = ScanState()
         self._leak = LeakTracker(self._guard) if self._guard.active else None
         self._fed = 0  # up to where the leak tracker has read
         self._leaks: list[tuple[int, int, Rule]] = []
-        self._oversize = False
+        self._oversize = False  # inside a piece that is withheld
         self._over = False
         self._blocked = False
-        self._findings: list[Finding] = []
-        self._places: dict[str, int] = {}  # rule id to the index of its last finding
 
     @property
     def blocked(self) -> bool:
@@ -70,12 +64,12 @@ class OutputStream:
     @property
     def held(self) -> int:
         """Code points that are kept in memory because they may not leave yet."""
-        return len(self._raw)
+        return len(self._held.raw)
 
     @property
     def verdict(self) -> Verdict:
         """What has been found so far."""
-        return Verdict.of(self._findings) if self._findings else ALLOW
+        return self._notes.verdict
 
     def feed(self, chunk: str) -> str:
         """Take in a chunk; the text that may leave now, possibly empty.
@@ -118,11 +112,8 @@ class OutputStream:
         return out
 
     def _append(self, chunk: str, folded: str, marks: list[int]) -> None:
-        if marks:
-            base = len(self._text) - self._low
-            self._marks += [base + mark for mark in marks]
         old = len(self._text)
-        self._raw += chunk
+        self._held.append(chunk, marks, old - self._low)
         self._text += folded
         start = run_start(self._text, len(self._text), old)
         if start > old:  # else the run at the end goes on
@@ -143,23 +134,23 @@ class OutputStream:
 
     def _drop_oversize(self, width: int) -> str:
         """Redact the piece that begins what is held; what follows is judged as a text of its own."""
+        lead = self._open(self._text)
         start, end, early = self._low, self._low + width, self._early
         self._early = 0
         rule = self._rules.by_id.get("secret.oversized")
         active = self._state.active
         active.skip(self._text[start:end])
-        raw_end = original_end(self._marks, width)
-        out = self._raw[early:raw_end]
+        raw_end = self._held.end(width)
+        out = self._held.raw[early:raw_end]
         if rule is not None:
-            self._note([Span(start, end, rule)], start, end)
+            self._notes.take([Span(start, end, rule)], self._held, start, end)
             if rule.mode is Mode.BLOCK:
-                return self._block("")
+                return self._block(lead)
             out = rule.placeholder if rule.enforced else out
-        rest, tail = self._raw[raw_end:], self._text[end:]
+        tail = self._text[end:]
         self._oversize = not tail and piece_end(self._text, start) < 0 and rule is not None and rule.enforced
-        self._marks = [mark - width for mark in self._marks if mark >= width]
-        self._offset += raw_end
-        self._raw, self._text = rest, tail
+        self._held.consume(width, raw_end)
+        self._text = tail
         self._low = self._fed = 0
         self._run = run_start(tail, len(tail), 0)
         self._state = ScanState(active=active)
@@ -167,18 +158,21 @@ class OutputStream:
         self._leaks = []
         if self._leak is not None:
             self._leak.reset()
-        return out
+        return lead + out
 
     def _skip_oversize(self, chunk: str) -> str:
+        """What of a chunk stands behind the piece that is withheld."""
         folded, marks = fold(chunk)
         end = piece_end(folded, 0, soft_after=0)
         if end < 0:
-            self._offset += len(chunk)
+            self._held.withhold(chunk)
             self._state.active.skip(folded)
             return ""
         self._oversize = False
-        raw_end = original_end(marks, end) if end else 0
-        self._offset += raw_end
+        if end:  # invisible characters that were kept stood inside the piece
+            self._held.consume(0, len(self._held.raw))
+        raw_end = end + sum(mark < end for mark in marks)
+        self._held.offset += raw_end
         self._state.active.skip(folded[:end])
         return chunk[raw_end:]
 
@@ -188,8 +182,8 @@ class OutputStream:
         high = limit if final else settled(text, low, self._run)
         if self._leak is not None and high > low:
             high = self._look_for_leaks(self._leak, text, low, high, final=final)
-        if high <= low and not final:
-            return self._open(text)
+        if high <= low and (not final or limit < len(self._text)):
+            return "" if final else self._open(text)
         known = self._scanner.triggered(text[max(0, low - LOOK_BEHIND) :].encode())
         spans: list[Span] = []
         if known is None and self._state.idle:
@@ -240,39 +234,36 @@ class OutputStream:
         self._leaks.append((start, end, rule))
 
     def _emit(self, text: str, spans: list[Span], high: int, *, final: bool) -> str:
-        low, raw, marks = self._low, self._raw, self._marks
+        low, held = self._low, self._held
+        raw = held.raw
         # Invisible characters at the end stay with what follows: they may stand inside a value that goes on.
-        raw_high = len(raw) if final and high == len(self._text) else original_end(marks, high - low)
+        raw_high = len(raw) if final and high == len(self._text) else held.end(high - low)
         if not spans:
             out = raw[:raw_high]
         else:
-            free = opening(text) if self._offset == 0 and low == 0 else 0
+            free = opening(text) if held.offset == 0 and low == 0 else 0
             if free:
                 spans = [s._replace(start=max(s.start, free)) for s in spans if s.end > free]
             pieces: list[str] = []
             position = 0
             for group in merge(spans):
                 if group.placeholder:
-                    pieces.append(raw[position : original_start(marks, group.start - low)])
+                    pieces.append(raw[position : held.start(group.start - low)])
                 if group.blocks:
-                    self._note(spans, low, group.start, group.end)
+                    self._notes.take(spans, held, low, group.start, group.end)
                     return self._block("".join(pieces))
                 pieces.append(group.placeholder)
-                position = max(position, original_end(marks, group.end - low))
+                position = max(position, held.end(group.end - low))
             pieces.append(raw[position:raw_high])
             out = "".join(pieces)
-            self._note(spans, low, high)
+            self._notes.take(spans, held, low, high)
         early = self._early
         self._early = 0
         self._drop(high, raw_high)
         return out[early:]
 
     def _drop(self, high: int, raw_high: int) -> None:
-        count = high - self._low
-        self._raw = self._raw[raw_high:]
-        self._offset += raw_high
-        if self._marks:
-            self._marks = [mark - count for mark in self._marks if mark >= count]
+        self._held.consume(high - self._low, raw_high)
         self._leaks = [leak for leak in self._leaks if leak[1] > high] if self._leaks else self._leaks
         self._low = high
         cut = high - CONTEXT
@@ -285,32 +276,15 @@ class OutputStream:
 
     def _open(self, text: str) -> str:
         """Of an answer that has only begun, the first word, which need not wait."""
-        end = opening(text) if self._offset == 0 and not self._marks else 0
-        out = self._raw[self._early : end]
+        end = opening(text) if self._held.offset == 0 and self._low == 0 else 0
+        if end > self._early and self._held.end(end) != end:
+            return ""  # an invisible character stands in it
+        out = self._held.raw[self._early : end]
         self._early = max(self._early, end)
         return out
 
     def _block(self, out: str) -> str:
         self._blocked = self._over = True
-        self._text = self._raw = ""
+        self._text = ""
+        self._held = Held()
         return out[self._early :]
-
-    def _note(self, spans: list[Span], low: int, until: int, blocked_until: int = 0) -> None:
-        """Write down the findings that begin before ``until``, and the blocking ones before ``blocked_until``."""
-        for span in sorted(spans, key=lambda s: (s.start, s.end)):
-            rule = span.rule
-            if span.start >= (blocked_until if rule.mode is Mode.BLOCK and blocked_until else until):
-                continue
-            start = self._offset + original_start(self._marks, span.start - low)
-            end = self._offset + original_end(self._marks, span.end - low)
-            place = self._places.get(rule.spec.id)
-            if place is not None:
-                last = self._findings[place]
-                if span.continued or (rule.spec.family == "leak" and start <= last.end):
-                    self._findings[place] = rule.finding(last.start, max(end, last.end), self._path)
-                    continue
-                if (start, end) == (last.start, last.end):
-                    continue
-            if len(self._findings) < MAX_FINDINGS:
-                self._places[rule.spec.id] = len(self._findings)
-                self._findings.append(rule.finding(start, end, self._path))

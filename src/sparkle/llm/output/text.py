@@ -14,7 +14,6 @@ and a whole text have the same ones.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -65,6 +64,8 @@ INVISIBLE = (
     "\U000e0000-\U000e007f\U000e0100-\U000e01ef"
 )
 """Body of a character class: characters without a glyph of their own; rules do not see them."""
+_ODD = re.compile(f"[{_FOLD_FROM}{INVISIBLE}\ud800-\udfff]")
+_SHORT = 64
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 
@@ -88,7 +89,7 @@ def fold(text: str) -> tuple[str, list[int]]:
     Folding is one to one, so offsets stay; invisible characters are taken out. ``marks[k]`` is the position of the
     k-th one taken out, counted without those before it (ascending; empty for almost every text).
     """
-    if text.isascii():
+    if text.isascii() or (len(text) <= _SHORT and not _ODD.search(text)):
         return text, []
     try:
         data = text.encode()
@@ -121,16 +122,6 @@ def fold(text: str) -> tuple[str, list[int]]:
 @lru_cache(maxsize=1)
 def _odd_run() -> Pattern:
     return compile_re2(f"[{_FOLD_FROM}{INVISIBLE}]+", "characters to fold")
-
-
-def original_start(marks: list[int], index: int) -> int:
-    """Offset in the original of the character at ``index`` of the folded text."""
-    return index + bisect_right(marks, index) if marks else index
-
-
-def original_end(marks: list[int], index: int) -> int:
-    """Offset in the original just behind the character before ``index`` of the folded text."""
-    return index + bisect_right(marks, index - 1) if marks else index
 
 
 def run_start(text: str, end: int, floor: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sparkle.llm.output.held import MAX_INVISIBLE
 from sparkle.llm.output.leak import LeakTracker, PromptGuard, PromptGuards
 from sparkle.llm.output.rendered import RenderedStream, sanitise
 from sparkle.llm.output.result import OutputResult
@@ -68,7 +69,8 @@ class OutputValidator:
 
     def _check(self, text: str, prompt: PromptGuard | None, path: str) -> OutputResult:
         folded, marks = fold(text)
-        if self._clean(folded, prompt):
+        crowded = any(a == b for a, b in zip(marks, marks[MAX_INVISIBLE:], strict=False))
+        if not crowded and self._clean(folded, prompt):
             return OutputResult(ALLOW, text)
         stream = OutputStream(self._scanner, self._compiled, prompt, path)
         out = stream.take_all(text, folded, marks)
