@@ -8,6 +8,19 @@ import pytest
 from tests.support.quota import ALICE, House, amounts, ask, used
 
 from sparkle.errors import RateLimitError
+from sparkle.llm.quota.ops import (
+    TOKENS,
+    Batch,
+    Beat,
+    Cancel,
+    Charge,
+    Done,
+    Entry,
+    Look,
+    Reserve,
+    Seen,
+    Settle,
+)
 from sparkle.llm.usage import Usage
 from sparkle.settings import QuotaSettings, ScopeLimits
 
@@ -175,3 +188,19 @@ async def test_a_caller_cancelled_at_any_await_leaves_nothing_reserved(house: Ho
         assert not cancelled
         await guard.release(result)
     assert all(state == (0, 0) for state in (await amounts(guard)).values())
+
+
+async def test_a_cancellation_after_the_reaping_does_not_forget_what_was_charged(house: House) -> None:
+    # Found by a long walk of the property tests: the late settlement charged everything a second time.
+    store = house.open_store(house.clock)
+    await store.start()
+    meter = Charge("m", TOKENS, 1_000, int((house.clock.now() + 86_400) * 1000))
+    reserve = Reserve("dead-1", (meter,), ((900, 0), (0, 0), (1, 0)), 0, 0)
+    await store.apply(Batch("dead", 9_000, (reserve, Beat((("dead-1", (300,)),)))))
+    for _ in range(5):
+        await store.apply(Batch("alive", 9_000, (Beat(),)))
+        house.clock.advance(BEAT)
+    settle = Settle("dead-1", (Entry("m", 900, 700, meter.expires),))
+    results = await store.apply(Batch("alive", 9_000, (Cancel("dead-1"), settle, Look((meter,)))))
+    assert results == [Done(0), Done(2), Seen(((700, 0, 0),))]
+    await store.close()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.clock import ManualClock
@@ -26,6 +29,7 @@ from sparkle.llm.quota.ops import (
     Beat,
     Cancel,
     Charge,
+    Done,
     Entry,
     Granted,
     Leave,
@@ -53,9 +57,10 @@ CHARGES = (
     Charge("calls", CALLS, 3, 0),
 )
 
-amount = st.integers(0, 40) | st.integers(0, 40) | st.sampled_from([0, 1, 999, 1_000, 1_001, 2**31])
-charges = st.lists(st.sampled_from(CHARGES), unique=True, max_size=5).map(
-    lambda picked: tuple(sorted(picked, key=CHARGES.index))
+#: Mostly small, so that several fit; sometimes at an edge.
+amount = st.sampled_from([0, 1, 1, 2, 2, 3, 5, 8, 13, 21, 60, 61, 999, 1_000, 1_001, 2**31])
+charges = st.tuples(*(st.booleans() for _ in CHARGES)).map(
+    lambda chosen: tuple(charge for charge, wanted in zip(CHARGES, chosen, strict=True) if wanted)
 )
 
 
@@ -103,11 +108,11 @@ def leave(script: Script, owner: str) -> Op:
 
 
 class Script:
-    """Remembers which reservations were asked for, the latest first."""
+    """Remembers which reservations were granted, the latest first."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._asked: list[Reserve] = []
+        self._granted: list[Reserve] = []
 
     def reserve(
         self,
@@ -117,15 +122,19 @@ class Script:
         lo: int,
         hi: int,
     ) -> Reserve:
-        op = Reserve(f"{owner}-{next(self._numbers):x}", picked, amounts, lo, hi)
-        self._asked.insert(0, op)
-        return op
+        return Reserve(f"{owner}-{next(self._numbers):x}", picked, amounts, lo, hi)
+
+    def note(self, batch: Batch, results: list[Result]) -> None:
+        """What became of a batch."""
+        for op, result in zip(batch.ops, results, strict=True):
+            if isinstance(op, Reserve) and isinstance(result, Granted):
+                self._granted.insert(0, op)
 
     def pick(self, index: int) -> tuple[str, list[Charge]]:
         """A reservation's id and the charges that it holds something on; one nobody made, beyond the last."""
-        if index >= len(self._asked):
+        if index >= len(self._granted):
             return f"x-{index:x}", []
-        op = self._asked[index]
+        op = self._granted[index]
         return op.id, [charge for charge in op.charges if charge.measure != RATE]
 
 
@@ -142,19 +151,23 @@ class Planned:
 
 
 pick = st.integers(0, 8)
-bounds = st.tuples(st.integers(0, 90), st.integers(0, 90))
+bounds = st.tuples(st.integers(0, 20), st.integers(0, 20))
+planned_reserve = st.builds(
+    plan_reserve, charges, amount, st.integers(0, 2), st.sampled_from([0, 2_500, 10**9]), bounds
+)
+planned_settle = st.builds(plan_settle, pick, amount)
 planned_op: st.SearchStrategy[Make] = st.one_of(
-    st.builds(plan_reserve, charges, amount, st.integers(0, 4), st.sampled_from([0, 2_500, 10**9]), bounds),
-    st.builds(plan_settle, pick, amount),
+    *(planned_reserve, planned_reserve, planned_reserve, planned_reserve),
+    *(planned_settle, planned_settle),
     st.builds(plan_cancel, pick),
-    st.builds(plan_beat, st.lists(st.tuples(pick, amount), max_size=3)),
+    st.builds(plan_beat, st.lists(st.tuples(pick, amount), min_size=1, max_size=3)),
     st.just(look),
     st.just(leave),
 )
 planned_batch = st.builds(
     Planned,
     st.sampled_from(OWNERS),
-    st.integers(0, 4_000) | st.sampled_from([0, 1, 3_000, 9_000, 59_999, 60_000, -7_200_000]),
+    st.sampled_from([0, 1, 500, 999, 1_000, 3_000, 3_000, 3_000, 9_000, 57_000, 59_999, 60_000, -7_200_000]),
     st.lists(planned_op, min_size=1, max_size=5).map(tuple),
 )
 
@@ -173,33 +186,104 @@ plans = st.lists(
 LAST_LOOK = Planned("a", 0, (look,))
 
 
+def walk(chance: random.Random, steps: int) -> list[Planned]:
+    """A long plan, denser than hypothesis draws one: many reservations are alive at any time."""
+    small, edges = (0, 1, 1, 2, 3, 5, 8, 13), (21, 60, 61, 999, 1_000, 1_001, 2**31)
+
+    def tokens() -> int:
+        return chance.choice(edges if chance.random() < 0.1 else small)
+
+    def one() -> Make:
+        match chance.choices("rsckvl", (10, 8, 2, 2, 1, 0.3))[0]:
+            case "r":
+                picked = tuple(charge for charge in CHARGES if chance.random() < 0.4)
+                limits = (chance.randrange(20), chance.randrange(20))
+                return plan_reserve(
+                    picked, tokens(), chance.randrange(3), chance.choice((0, 2_500, 10**9)), limits
+                )
+            case "s":
+                return plan_settle(chance.randrange(9), tokens())
+            case "c":
+                return plan_cancel(chance.randrange(9))
+            case "k":
+                return plan_beat([(chance.randrange(9), tokens()) for _ in range(2)])
+            case "v":
+                return look
+            case _:
+                return leave
+
+    plan: list[Planned] = []
+    while len(plan) < steps:
+        owner = chance.choice(OWNERS)
+        if chance.random() < 0.1:
+            plan += only_one_beats(owner, chance.randrange(1, 6))
+        later = chance.choice((0, 0, 1, 500, 999, 1_000, 3_000, 3_000, 20_000, 57_000, 60_000))
+        if chance.random() < 0.02:
+            later = -7_200_000
+        plan.append(Planned(owner, later, tuple(one() for _ in range(chance.randrange(1, 6)))))
+    return plan
+
+
 _prefixes = itertools.count()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def play(plan: list[Planned], folder: Path, server: ValkeyProcess) -> Counter[str]:
+    """Give a plan to all three and compare every answer; returns how often which answer came."""
+    clock, ledger, script = ManualClock(NOON), DictLedger(), Script()
+    name = f"{next(_prefixes)}"
+    sqlite = SqliteStore(folder / f"{name}.db", clock=clock)
+    valkey = ValkeyStore(server.url, clock=clock, prefix=f"{{diff:{name}}}", server_time=False)
+    await sqlite.start()
+    await valkey.start()
+    answers: Counter[str] = Counter()
+    try:
+        for planned in [*plan, LAST_LOOK]:
+            clock.wall += planned.later_ms / 1000
+            batch = planned.batch(script)
+            expected = ledger.apply(batch, int(clock.now() * 1000))
+            script.note(batch, expected)
+            assert await valkey.apply(batch) == expected
+            assert await sqlite.apply(batch) == expected
+            answers.update(map(_kind, batch.ops, expected))
+    finally:
+        await sqlite.close()
+        await valkey.close()
+    return answers
+
+
+def _kind(op: Op, result: Result) -> str:
+    if isinstance(op, Reserve) and isinstance(result, Refused):
+        return f"refused by {op.charges[result.index].key}"
+    return (
+        f"{type(op).__name__} {min(result.count, 2) if isinstance(result, Done) else type(result).__name__}"
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=plans)
 def test_dictionaries_sqlite_and_lua_give_the_same_answers(
     plan: list[Planned], tmp_path: Path, quota_valkey: ValkeyProcess
 ) -> None:
-    async def run() -> None:
-        clock, ledger, script = ManualClock(NOON), DictLedger(), Script()
-        name = f"{next(_prefixes)}"
-        sqlite = SqliteStore(tmp_path / f"{name}.db", clock=clock)
-        valkey = ValkeyStore(quota_valkey.url, clock=clock, prefix=f"{{diff:{name}}}", server_time=False)
-        await sqlite.start()
-        await valkey.start()
-        try:
-            for planned in [*plan, LAST_LOOK]:
-                clock.wall += planned.later_ms / 1000
-                batch = planned.batch(script)
-                expected = ledger.apply(batch, int(clock.now() * 1000))
-                assert await valkey.apply(batch) == expected
-                assert await sqlite.apply(batch) == expected
-        finally:
-            await sqlite.close()
-            await valkey.close()
+    asyncio.run(play(plan, tmp_path, quota_valkey))
 
-    asyncio.run(run())
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_dictionaries_sqlite_and_lua_agree_on_a_long_walk(
+    seed: int, tmp_path: Path, quota_valkey: ValkeyProcess
+) -> None:
+    answers = await play(walk(random.Random(seed), 400), tmp_path, quota_valkey)
+    # The walk went everywhere: live, late and unknown settlements, cancellations, reaped owners, every kind of refusal.
+    assert {*answers} >= {
+        "Settle 0",
+        "Settle 1",
+        "Settle 2",
+        "Cancel 0",
+        "Cancel 1",
+        "Beat 0",
+        "Beat 2",
+        "Leave 1",
+    }
+    assert {*answers} >= {f"refused by {charge.key}" for charge in CHARGES}
 
 
 @settings(max_examples=150)

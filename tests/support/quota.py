@@ -158,7 +158,7 @@ class DictLedger:
             self.live[reservation] = (owner, holds, amounts)
 
     def add_late(self, reservation: str, charged: tuple[int, ...], expires: int) -> None:
-        self.late[reservation] = charged
+        self.late.setdefault(reservation, charged)
 
     def take_late(self, reservation: str) -> tuple[int, ...] | None:
         return self.late.pop(reservation, None)

@@ -84,7 +84,7 @@ class Ledger(Protocol):
         ...
 
     def add_late(self, reservation: str, charged: tuple[int, ...], expires: int) -> None:
-        """Remember what a reaped (or, empty, a cancelled) reservation was charged."""
+        """Remember what a reaped (or, empty, a cancelled) reservation was charged; what is known already stays."""
         ...
 
     def take_late(self, reservation: str) -> tuple[int, ...] | None:
@@ -251,8 +251,7 @@ def _book(meter: Meter, held: int, actual: int, expires: int) -> None:
 def _cancel(ledger: Ledger, op: Cancel, now: int) -> Done:
     holds = ledger.held(op.id)
     if holds is None:
-        if not ledger.was_cancelled(op.id):
-            ledger.add_late(op.id, (), now + LATE_MS)
+        ledger.add_late(op.id, (), now + LATE_MS)
         return Done(0)
     ledger.take(op.id)
     for hold in holds:

@@ -240,7 +240,7 @@ class _SqliteLedger:
 
     def add_late(self, reservation: str, charged: tuple[int, ...], expires: int) -> None:
         self._conn.execute(
-            "INSERT OR REPLACE INTO late VALUES (?, ?, ?)", (reservation, _encode(charged), expires)
+            "INSERT OR IGNORE INTO late VALUES (?, ?, ?)", (reservation, _encode(charged), expires)
         )
 
     def take_late(self, reservation: str) -> tuple[int, ...] | None:
