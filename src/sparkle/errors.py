@@ -18,6 +18,7 @@ a table.
     ├── NotFoundError                 404
     ├── InputBlockedError             400 content_filter: a guard refused the input
     ├── OutputBlockedError            200 content_filter (no HTTP error; the library raises it on request)
+    ├── GuardFailedError              500 guard_failed: a guard itself crashed and the policy fails closed
     ├── LimitError
     │   ├── RateLimitError            429 rate_limit_exceeded: a retry later succeeds
     │   │   └── ConcurrencyLimitError 429 rate_limit_exceeded
@@ -175,6 +176,13 @@ class OutputBlockedError(SparkleError):
     type = "content_filter"
     code = "content_filter"
     should_retry = False
+
+
+class GuardFailedError(SparkleError):
+    """A guard failed; the call was refused or its answer withheld."""
+
+    code = "guard_failed"
+    should_retry = False  # the same text would crash it again, and the answer would be paid for again
 
 
 class LimitError(SparkleError):

@@ -26,6 +26,7 @@ DOCUMENTED: dict[str, tuple[int, str, str, str, bool, bool | None]] = {
     "NotFoundError": (404, "NOT_FOUND", "invalid_request_error", "not_found", False, False),
     "InputBlockedError": (400, "FAILED_PRECONDITION", "invalid_request_error", "content_filter", False, False),
     "OutputBlockedError": (200, "FAILED_PRECONDITION", "content_filter", "content_filter", False, False),
+    "GuardFailedError": (500, "INTERNAL", "server_error", "guard_failed", False, False),
     "LimitError": (429, "RESOURCE_EXHAUSTED", "server_error", "internal_error", True, None),
     "RateLimitError": (429, "RESOURCE_EXHAUSTED", "rate_limit_error", "rate_limit_exceeded", True, None),
     "ConcurrencyLimitError": (429, "RESOURCE_EXHAUSTED", "rate_limit_error", "rate_limit_exceeded", True, None),

@@ -61,13 +61,16 @@ def test_a_body_that_is_no_object_is_refused(body: object) -> None:
         parse_chat(body)
 
 
+def as_fields(body: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", body) if isinstance(body, dict) else {"extra": body}
+
+
 @given(json_values)
 def test_no_body_whatever_makes_parsing_crash(body: object) -> None:
     for parse in (parse_chat, parse_embeddings):
         try:
             parse(body)
-            more = cast("dict[str, Any]", body) if isinstance(body, dict) else {"extra": body}
-            parse({**HELLO, "input": "x", **more})
+            parse({**HELLO, "input": "x", **as_fields(body)})
         except InvalidRequestError:
             continue
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparkle.clock import Clock
-from sparkle.errors import LimitError, SparkleError, StoreUnavailableError
+from sparkle.errors import GuardFailedError, LimitError, SparkleError, StoreUnavailableError
 from sparkle.llm.guard_failure import log_guard_failure
 from sparkle.llm.guards import Guards
 from sparkle.llm.outcomes import refuse_if_blocked
@@ -166,7 +166,7 @@ class Admission:
             if guards.policy.input.on_error == "open":
                 verdict = ALLOW
             else:
-                raise SparkleError("the input guard failed; the call was refused") from exc
+                raise GuardFailedError("the input guard failed; the call was refused") from exc
         record.input_checked(verdict, self._clock.monotonic() - started, messages=messages)
         return verdict
 

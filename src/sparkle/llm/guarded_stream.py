@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from sparkle.errors import ProviderError, SparkleError
+from sparkle.errors import GuardFailedError, ProviderError, SparkleError
 from sparkle.llm.answer_fields import FieldGuard, decode_chunk, guard_rejection
 from sparkle.llm.answers import usage_of
 from sparkle.llm.guard_failure import log_guard_failure
@@ -113,6 +113,7 @@ class GuardedStream:
 
         Raises:
             ProviderError: The upstream broke off or fell silent; what came before has been passed on and is charged.
+            GuardFailedError: The output guard crashed and the policy fails closed; charged likewise.
         """
         cut: str | None = None
         try:
@@ -150,6 +151,10 @@ class GuardedStream:
             guard_rejection(exc, self._validator, self._prompt)
             await self._settle()
             self._record.finish("upstream_error", 200, error_type=exc.code)
+            raise
+        except GuardFailedError as exc:
+            await self._settle()
+            self._record.finish("error", 200, error_type=exc.code)
             raise
 
     async def aclose(self) -> None:
@@ -241,7 +246,7 @@ class GuardedStream:
         log_guard_failure("output", exc)
         self._record.guard_failed("output", "open" if self._fail_open else "closed")
         if not self._fail_open:
-            raise ProviderError("the output guard failed; the answer was withheld") from exc
+            raise GuardFailedError("the output guard failed; the answer was withheld") from exc
 
     def _flush(self, finish: str | None) -> list[bytes]:
         """What is still held when the upstream ended without a finish_reason, and the end of blocked choices."""

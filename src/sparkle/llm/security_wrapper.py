@@ -10,9 +10,9 @@ import msgspec
 
 from sparkle.clock import Clock, SystemClock
 from sparkle.errors import (
+    GuardFailedError,
     InvalidRequestError,
     ProviderError,
-    SparkleError,
 )
 from sparkle.llm.admission import Admission, Admitted, off_loop_if_large
 from sparkle.llm.answer_fields import guard_rejection
@@ -216,7 +216,7 @@ class LLMSecurityWrapper:
             if ready.guards.policy.output.on_error == "open":
                 answer = GuardedAnswer.unchecked(raw)
             else:
-                raise SparkleError("the output guard failed; the answer was withheld") from exc
+                raise GuardFailedError("the output guard failed; the answer was withheld") from exc
         record.output_checked(answer.verdict, self._clock.monotonic() - started)
         usage = answer.usage or self._estimate(ready, answer.generated)
         cost = await self._settle(ready.reservation, usage, model)

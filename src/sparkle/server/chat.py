@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sparkle.errors import ProviderError, SparkleError
+from sparkle.errors import GuardFailedError, ProviderError, SparkleError
 from sparkle.llm.guarded_stream import DONE
 from sparkle.llm.requests import ChatRequest, parse_chat
 from sparkle.llm.verdict import Action, Verdict
@@ -170,7 +170,7 @@ async def _pump(stream: GuardedStream, send: Send, headers: Headers, claim: _Cla
                 if payload == DONE:
                     claim.keep(SSE_TYPE[1].decode(), bytes(sent))
             await send({"type": "http.response.body", "body": event, "more_body": True})
-    except ProviderError as exc:
+    except (ProviderError, GuardFailedError) as exc:
         # The status line is out; OpenAI's convention for a late failure is an error event.
         if claim is not None:
             claim.free()

@@ -43,6 +43,7 @@ _ESCAPE = re.compile(
 _JSON_ESCAPE = re.compile(r"\\[nrtbf\"/\\]")
 _ASCII85 = re.compile(r"<~([!-}\s]{5,})~>|(?:^|(?<=\s))([!-~]{15,})(?=\s|$)")
 _UTF16 = re.compile(rb"[\x20-\x7e\n]\x00|[\x00-\xff][\x4e-\x9f]|[\x00-\x3f]\x30|[\x00-\x5f]\xff", re.DOTALL)
+_MIN_UTF16 = 8
 _MORSE = re.compile(r"[.-]{1,6}(?:[ /|]{1,3}[.-]{1,6}){7,}")
 _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
@@ -67,7 +68,9 @@ def _text(raw: bytes) -> str | None:
     stray = text.count("\ufffd")
     if stray > 2 or stray * 20 > len(text) or text.count("\0") * 4 > len(text):
         # Almost any bytes are some UTF-16, so only what looks like English or Chinese counts.
-        if len(_UTF16.findall(raw)) * 5 < len(raw) // 2 * 4:
+        pairs = [raw[at : at + 2] for at in range(0, len(raw) - 1, 2)]
+        likely = sum(1 for pair in pairs if _UTF16.fullmatch(pair))
+        if len(pairs) < _MIN_UTF16 or likely * 10 < len(pairs) * 9:
             return None
         text = raw.decode("utf-16-le", "replace")
     return text if readable(text) else None
