@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sparkle.llm.safety.engine import Engine, Target
+from sparkle.llm.safety.engine import Engine
 from sparkle.llm.safety.layers import Layers, Readings
 from sparkle.llm.safety.rules import CombinationSpec, RuleInfo
 
@@ -130,4 +130,4 @@ def _combine(spec: CombinationSpec, signals: list[SignalHit]) -> Hit | None:
     return Hit(spec.id, best[1], best[2], "combination", spec.score)
 
 
-__all__ = ["MAX_MATCHES", "SIGNAL_WINDOW", "Hit", "Judge", "Judgement", "SignalHit", "Target"]
+__all__ = ["MAX_MATCHES", "SIGNAL_WINDOW", "Hit", "Judge", "Judgement", "SignalHit"]

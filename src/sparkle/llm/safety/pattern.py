@@ -41,14 +41,16 @@ Variant = Literal["words", "compact"]
 _SEPARATOR = r"[\s\"'*_,:;()<>\[\]#~`|/=+-]"
 _BLANK: dict[Variant, str] = {"words": f"(?:{_SEPARATOR}+)", "compact": f"(?:{_SEPARATOR}*)"}
 _TOKEN = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{(?:z?gap|clause|span):\d+\}|\{\d+,?\d*\}\??"
+    # First whole runs of plain letters, but for a last one that a quantifier follows.
+    r"[a-z0-9]+(?=[a-z0-9][*+?{]|[^a-z0-9*+?{]|$)|[\u4e00-\u9fff]+(?=[\u4e00-\u9fff][*+?{]|[^\u4e00-\u9fff*+?{]|$)"
+    r"|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[a-z][a-z0-9_]*\}|\{(?:z?gap|clause|span):\d+\}|\{\d+,?\d*\}\??"
     r"|[*+?]\??|\(\?:|[()| ]|.",
     re.DOTALL,
 )
 _NAMED = re.compile(r"\{[a-z][a-z0-9_]*\}")
 _GAP = re.compile(r"\{(?:z?gap|clause|span):\d+\}")
 _QUANTIFIER = re.compile(r"[*+?]\??|\{\d+,?\d*\}\??")
-_LITERAL = re.compile(r"[a-z0-9<>:;=&%@!~/_-]|\\[^a-zA-Z0-9]|[^\x00-\x7f]")
+_LITERAL = re.compile(r"[a-z0-9]+|[<>:;=&%@!~/_-]|\\[^a-zA-Z0-9]|[^\x00-\x7f]+")
 _CROSSING = frozenset({".", "!", r"\.", r"\?", r"\!", r"\W", r"\S", r"\D"})
 _EDGES = {
     "{begin}": "(?:^|[.!?\\n\"':,;*\\]])",
@@ -212,8 +214,8 @@ class _Translator:
         if token[0] == "[" and len(token) > 1:
             self.crosses |= _class_crosses(token)
             return _byte_class(token)
-        # A following ? or * must mean the whole character, not its last byte.
-        return token if token.isascii() else f"(?:{token})"
+        # A following ? or * must mean the whole character, not its last byte; nothing follows a run.
+        return token if token.isascii() or len(token) > 1 else f"(?:{token})"
 
     def _gap(self, token: str) -> str:
         kind, _, number = token[1:-1].partition(":")
