@@ -1,6 +1,6 @@
 """The composition root: builds the objects of a process from its settings, and nothing else does.
 
-``preload`` does the heavy part that forked workers share (rules, tokenizer tables); ``build_services`` builds what
+``preload`` does the heavy part that forked workers share (rules and their automata); ``build_services`` builds what
 belongs to one process and its event loop; ``open_wrapper`` does both for a library user.
 """
 
@@ -35,7 +35,7 @@ class Preloaded:
 
 
 def preload(settings: Settings, *, clock: Clock | None = None) -> Preloaded:
-    """Load the policy, compile its rules, load the tokenizer.
+    """Load the policy, compile its rules, read the price table.
 
     Raises:
         PolicyError: The policy file is wrong.

@@ -1,6 +1,6 @@
 """The parent process of ``sparkle serve``: binds the port, loads the code once, forks workers, keeps them alive.
 
-Workers are forked after the heavy parts (rules, tokenizer tables) are loaded, so that they share that memory. The
+Workers are forked after the heavy parts (code, rules, their automata) are loaded, so that they share that memory. The
 parent itself runs no event loop and no thread; it sleeps in ``select`` until a child dies or a signal comes.
 """
 
