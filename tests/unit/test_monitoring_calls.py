@@ -19,11 +19,11 @@ from sparkle.errors import AuditUnavailableError, QuotaExceededError, RateLimitE
 from sparkle.llm.monitoring import AuditLog, CallRecord, LLMMonitor
 from sparkle.llm.monitoring.audit_record import canonical_message
 from sparkle.llm.monitoring.metrics import MAX_MODELS, ModelLabels
-from sparkle.llm.monitoring.series import Exposition
 from sparkle.llm.policy import MonitoringPolicy, Policy
 from sparkle.llm.policy_source import policy_hash
 from sparkle.llm.usage import Principal, Usage
 from sparkle.llm.verdict import ALLOW, Finding, Mode, Severity, Verdict
+from sparkle.series import Exposition
 from sparkle.settings import MonitoringSettings
 
 SECRET = "the-patient-has-a-secret"
@@ -368,7 +368,7 @@ def test_what_a_parent_counted_before_a_fork_is_not_counted_again(monkeypatch: p
     gauge.value = 3
     counter.inc(5)
     histogram.observe(0.5)
-    monkeypatch.setattr("sparkle.llm.monitoring.series.os.getpid", lambda: -1)
+    monkeypatch.setattr("sparkle.series.os.getpid", lambda: -1)
     shown = exposition.render()[0].decode()
     assert "sparkle_test_total 0.0" in shown
     assert "sparkle_test_seconds_count 0.0" in shown

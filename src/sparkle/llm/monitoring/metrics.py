@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from sparkle.llm.monitoring.series import Counter, Exposition, Histogram
+from sparkle.series import Counter, Exposition, Histogram
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from sparkle.errors import ConfigurationError
-from sparkle.llm.monitoring.series import MULTIPROC_VARIABLE
+from sparkle.series import MULTIPROC_VARIABLE
 
 
 def share_metrics(folder: Path) -> None:
