@@ -12,7 +12,8 @@ a table.
     │   └── MissingExtraError
     ├── InvalidRequestError           400: the caller's request is malformed
     │   ├── RequestTooLargeError      413
-    │   └── IdempotencyConflictError  422
+    │   ├── IdempotencyConflictError  422
+    │   └── DatasetError              a file of labelled texts, scores or floors (command line only)
     ├── AuthenticationError           401
     ├── PermissionDeniedError         403
     ├── NotFoundError                 404
@@ -26,11 +27,14 @@ a table.
     ├── StoreUnavailableError         503: quota store down, fails closed
     │   ├── KeyStoreUnavailableError  503: the API keys cannot be read, fails closed
     │   └── AuditUnavailableError     503: no audit record can be written and the policy demands one
+    │   ├── NoCurrentTaskError        current_task() was asked for outside a task
     └── ProviderError                 502: the upstream failed
         ├── ProviderTimeoutError      504
         ├── ProviderRateLimitError    429
         ├── ProviderRejectedError     upstream's own 4xx, passed on
         └── CircuitOpenError          503
+
+The errors of background tasks hang in the same tree: :mod:`sparkle.errors_tasks`.
 
 Messages never contain a key, a prompt or an answer.
 """
@@ -126,6 +130,12 @@ class IdempotencyConflictError(InvalidRequestError):
     http_status = 422
     grpc_status = "ALREADY_EXISTS"
     code = "idempotency_conflict"
+
+
+class DatasetError(InvalidRequestError):
+    """A file of labelled texts, scores or figures is wrong."""
+
+    code = "dataset_error"
 
 
 class AuthenticationError(SparkleError):
@@ -232,6 +242,41 @@ class AuditUnavailableError(StoreUnavailableError):
     """The audit record cannot be written and the policy demands one; calls are refused until it can."""
 
     code = "audit_unavailable"
+
+
+class TaskError(SparkleError):
+    """A background task cannot do what was asked."""
+
+    code = "task_error"
+    should_retry = False
+
+
+class TaskTimeoutError(TaskError):
+    """The task ran longer than its time limit."""
+
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
+    code = "task_timeout"
+
+
+class TaskCancelledError(TaskError):
+    """The task was cancelled."""
+
+    http_status = 409
+    grpc_status = "CANCELLED"
+    code = "task_cancelled"
+
+
+class NoCurrentTaskError(TaskError):
+    """No task runs here: current_task() works inside a function that a worker runs."""
+
+    code = "no_current_task"
+
+
+class BrokerUnavailableError(StoreUnavailableError):
+    """The broker does not answer; tasks wait in the ledger until it does."""
+
+    code = "broker_unavailable"
 
 
 class ProviderError(SparkleError):

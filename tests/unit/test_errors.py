@@ -21,6 +21,7 @@ DOCUMENTED: dict[str, tuple[int, str, str, str, bool, bool | None]] = {
     "IdempotencyConflictError": (
         422, "ALREADY_EXISTS", "invalid_request_error", "idempotency_conflict", False, False,
     ),
+    "DatasetError": (400, "INVALID_ARGUMENT", "invalid_request_error", "dataset_error", False, False),
     "AuthenticationError": (401, "UNAUTHENTICATED", "authentication_error", "invalid_api_key", False, False),
     "PermissionDeniedError": (403, "PERMISSION_DENIED", "permission_error", "permission_denied", False, False),
     "NotFoundError": (404, "NOT_FOUND", "invalid_request_error", "not_found", False, False),
@@ -34,6 +35,11 @@ DOCUMENTED: dict[str, tuple[int, str, str, str, bool, bool | None]] = {
     "StoreUnavailableError": (503, "UNAVAILABLE", "server_error", "quota_store_unavailable", True, None),
     "KeyStoreUnavailableError": (503, "UNAVAILABLE", "server_error", "key_store_unavailable", True, None),
     "AuditUnavailableError": (503, "UNAVAILABLE", "server_error", "audit_unavailable", True, None),
+    "TaskError": (500, "INTERNAL", "server_error", "task_error", False, False),
+    "TaskTimeoutError": (504, "DEADLINE_EXCEEDED", "server_error", "task_timeout", False, False),
+    "TaskCancelledError": (409, "CANCELLED", "server_error", "task_cancelled", False, False),
+    "NoCurrentTaskError": (500, "INTERNAL", "server_error", "no_current_task", False, False),
+    "BrokerUnavailableError": (503, "UNAVAILABLE", "server_error", "broker_unavailable", True, None),
     "ProviderError": (502, "UNAVAILABLE", "upstream_error", "upstream_error", True, False),
     "ProviderTimeoutError": (504, "DEADLINE_EXCEEDED", "upstream_error", "upstream_timeout", True, False),
     "ProviderRateLimitError": (
