@@ -26,15 +26,19 @@ a table.
     │   └── QuotaExceededError        429 insufficient_quota: no retry before the reset
     ├── StoreUnavailableError         503: quota store down, fails closed
     │   ├── KeyStoreUnavailableError  503: the API keys cannot be read, fails closed
-    │   └── AuditUnavailableError     503: no audit record can be written and the policy demands one
-    │   ├── NoCurrentTaskError        current_task() was asked for outside a task
+    │   ├── AuditUnavailableError     503: no audit record can be written and the policy demands one
+    │   └── BrokerUnavailableError    503: the broker does not answer; tasks wait in the ledger
+    ├── TaskError                     a background task, not the request that asked for it
+    │   ├── TaskTimeoutError          504: it ran longer than its time limit
+    │   ├── TaskCancelledError        409: it was cancelled
+    │   └── NoCurrentTaskError        current_task() was asked for outside a task
     └── ProviderError                 502: the upstream failed
         ├── ProviderTimeoutError      504
         ├── ProviderRateLimitError    429
         ├── ProviderRejectedError     upstream's own 4xx, passed on
         └── CircuitOpenError          503
 
-The errors of background tasks hang in the same tree: :mod:`sparkle.errors_tasks`.
+What the ledger of tasks raises hangs in the same tree: :mod:`sparkle.errors_tasks`.
 
 Messages never contain a key, a prompt or an answer.
 """

@@ -21,22 +21,12 @@ from msgspec import Meta, Struct
 
 from sparkle.errors import ConfigurationError
 from sparkle.masking import masked
+from sparkle.settings_base import Count, Seconds
+from sparkle.settings_base import Section as _Section
+from sparkle.settings_base import doc as _doc
 from sparkle.settings_sources import PREFIX, settings_tree
+from sparkle.settings_tasks import TasksSettings
 from sparkle.validation import Problem, find_problems
-
-Count = Annotated[int, Meta(ge=0)]
-Seconds = Annotated[float, Meta(gt=0)]
-
-
-def _doc(text: str, **kwargs: Any) -> Any:
-    return Meta(description=text, **kwargs)
-
-
-class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    def __repr__(self) -> str:
-        # A settings object ends up in tracebacks and debug logs: no secret may stand in its repr.
-        shown = (f"{name}={masked(name, getattr(self, name))!r}" for name in self.__struct_fields__)
-        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class ServerSettings(_Section, frozen=True):
@@ -124,7 +114,7 @@ class ProviderSettings(_Section, frozen=True):
     aliases: Annotated[
         dict[str, tuple[str, ...]],
         _doc('Model name to "model" or "upstream/model" candidates, tried in order (fallback).'),
-    ] = {}
+    ] = msgspec.field(default_factory=dict[str, tuple[str, ...]])
     local_model: Annotated[
         str, _doc("GGUF file for the local model; empty: SmolLM2-135M from its wheel.")
     ] = ""
@@ -165,6 +155,7 @@ class Settings(_Section, frozen=True):
     quota: QuotaSettings = QuotaSettings()
     provider: ProviderSettings = ProviderSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    tasks: TasksSettings = TasksSettings()
 
 
 def load_settings(

@@ -1,0 +1,58 @@
+"""Settings of background tasks: ``SPARKLE_TASKS__*``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from sparkle.settings_base import Count, Seconds, Section, doc
+
+
+class TasksSettings(Section, frozen=True):
+    """Background tasks: ledger, broker, workers."""
+
+    database_url: Annotated[
+        str,
+        doc("postgresql:// or sqlite:/// of the ledger; empty: SQLite in the data folder (tasks.db)."),
+    ] = ""
+    sqlite_synchronous: Annotated[
+        Literal["normal", "full"],
+        doc("normal: a killed process loses nothing, a power cut the last moments; full: neither, slower."),
+    ] = "normal"
+    broker_url: Annotated[
+        str,
+        doc("redis://, valkey:// or amqp:// of the broker; empty: an embedded Valkey in the data folder."),
+    ] = ""
+    modules: Annotated[
+        tuple[str, ...], doc('Python modules that register tasks with @long_task, e.g. ["shop.tasks"].')
+    ] = ()
+    max_attempts: Annotated[int, doc("Attempts of a task that names no number of its own.", ge=1)] = 5
+    max_crashes: Annotated[
+        int, doc("A task during which its worker died this often goes to the dead letter.", ge=1)
+    ] = 3
+    max_args_bytes: Annotated[int, doc("Largest arguments of one task, as JSON.", ge=1024)] = 262_144
+    max_result_bytes: Annotated[int, doc("Largest result of one task, as JSON.", ge=1024)] = 262_144
+    worker_concurrency: Annotated[int, doc("Worker processes; 0: one for each core.", ge=0)] = 0
+    async_in_flight: Annotated[int, doc("Async tasks that one worker process runs at a time.", ge=1)] = 100
+    lease_seconds: Annotated[
+        Seconds, doc("A dead worker's tasks are handed out again after this many seconds without heartbeat.")
+    ] = 6.0
+    heartbeat_seconds: Annotated[Seconds, doc("Seconds between two heartbeats of a worker.")] = 2.0
+    poll_seconds: Annotated[
+        Seconds, doc("How often the relay looks for due tasks when nothing rings its bell.")
+    ] = 0.5
+    window: Annotated[
+        int, doc("Messages that may lie in the broker per queue; the rest waits in the ledger.", ge=1)
+    ] = 512
+    soft_timeout_seconds: Annotated[
+        Seconds, doc("Time limit of a task that names none: TaskTimeoutError is raised in it.")
+    ] = 300.0
+    hard_timeout_seconds: Annotated[
+        Seconds, doc("How long after its time limit a task that does not end has its worker process killed.")
+    ] = 30.0
+    shutdown_seconds: Annotated[
+        Seconds, doc("On SIGTERM, how long running tasks may take to end before they are handed back.")
+    ] = 20.0
+    keep_succeeded_days: Annotated[Count, doc("Days to keep succeeded tasks; 0 keeps them.")] = 7
+    keep_failed_days: Annotated[
+        Count, doc("Days to keep failed, cancelled and interrupted tasks; 0 keeps them.")
+    ] = 30
