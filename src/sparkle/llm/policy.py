@@ -64,6 +64,14 @@ class InputPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     roles: dict[str, Trust] = {}
     limits: InputLimits = InputLimits()
     allow: tuple[AllowEntry, ...] = ()
+    remember: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Harmless texts a worker remembers, so that a chat's earlier turns are not judged again; 0: none.",
+        ),
+    ] = 8_192
 
 
 class OutputPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -23,6 +23,7 @@ from sparkle.llm.safety.messages import collect
 from sparkle.llm.safety.pieces import Piece, Pieces
 from sparkle.llm.safety.redact import Edit, redact, redact_messages
 from sparkle.llm.safety.regex import Regex
+from sparkle.llm.safety.remembered import Remembered
 from sparkle.llm.safety.rules import RuleInfo, default_book
 from sparkle.llm.verdict import ALLOW, Finding, Mode, Verdict
 
@@ -99,6 +100,8 @@ class LLMSafety:
         self._limits = policy.limits
         self._allow = tuple(_Allow(entry, index) for index, entry in enumerate(policy.allow))
         off = [rule for rule, mode in self._modes.items() if mode is Mode.OFF]
+        self._silent = len(off) == len(self._modes)
+        self._harmless = Remembered(policy.remember)
         self._judge = Judge(default_engine(), default_layers(), off)
         self._classifier = classifier
 
@@ -177,8 +180,14 @@ class LLMSafety:
                 yield shape.ShapeHit(rule, 0, 0)
 
     def _judge_piece(self, piece: Piece, findings: list[Finding], edits: list[Edit]) -> None:
+        if piece.trust == "off" or self._silent:
+            return
+        seen = self._harmless.digest(piece.text, f"{piece.trust}{not piece.segments:d}")
+        if seen in self._harmless:
+            return
         found = self._findings(piece.text, piece.trust, "", whole=not piece.segments)
         if not found:
+            self._harmless.add(seen)
             return
         # The same texts are joined in two ways; what shows in both is told once.
         told: set[tuple[str, str, int]] = set()

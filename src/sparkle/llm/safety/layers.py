@@ -23,7 +23,7 @@ from sparkle.llm.safety.engine import default_engine
 from sparkle.llm.safety.fold import GONE
 from sparkle.llm.safety.regex import RegexSet
 from sparkle.llm.safety.resources import read_data
-from sparkle.llm.safety.telltales import ROTATIONS, Telltales, pulled_apart
+from sparkle.llm.safety.telltales import ROTATIONS, SPELLED, Telltales, pulled_apart
 from sparkle.llm.safety.views import Mirror, View, replace_runs, visible
 
 MAX_DEPTH = 5
@@ -181,7 +181,7 @@ class Layers:
         self.layers = (*_decodings(data), *_disguises(data))
         shown = [(layer, layer.indicator) for layer in self.layers if layer.indicator is not None]
         self._shown = [layer for layer, _ in shown]
-        self._indicators = RegexSet([*(indicator for _, indicator in shown), _CONTROL])
+        self._indicators = RegexSet([*(indicator for _, indicator in shown), _CONTROL, SPELLED])
         self._telltales = Telltales(
             (*data.words, *data.words_zh),
             data.rotated,
@@ -201,15 +201,16 @@ class Layers:
     def _asked_for(self, view: View) -> tuple[list[Layer], bool]:
         """The layers worth reading next, in order, and whether there are characters nobody sees."""
         found = self._indicators.match(view.data)
-        names = self._telltales.disguises(view.data)
-        if not found and not names and found is not None:
-            return [], False
         if found is None:
             return list(self.layers), True
-        names.update(self._shown[index].name for index in found if index < len(self._shown))
+        control, spelled = len(self._shown), len(self._shown) + 1
+        names = self._telltales.disguises(view.data, spelled_with_signs=spelled in found)
+        if not found and not names:
+            return [], False
+        names.update(self._shown[index].name for index in found if index < control)
         if "reversed" in names:
             names.add("reversed words")
-        return [layer for layer in self.layers if layer.name in names], len(self._shown) in found
+        return [layer for layer in self.layers if layer.name in names], control in found
 
     def _read_all(self, root: View, layers: list[Layer], hidden: bool) -> Readings:
         views = [root]

@@ -16,6 +16,8 @@ _SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum())
 _ENOUGH = 2
 """A word comes about by chance, across a comma or backwards; two different ones do not."""
 _SHORTEST_PULLED_APART = 5
+SPELLED = rb"[a-z][0-9@$+][a-z]|[a-z][!|][a-z]|[0-9@$][a-z]{2}|[a-z]{2}[0-9@$]|[0-9@$!|+]{2}[a-z]"
+"""A sign that could be a letter, beside letters: where there is none, no word is spelled with signs."""
 
 
 def rotation(shift: int) -> dict[int, str]:
@@ -82,10 +84,14 @@ class Telltales:
         self._names = [name for name, _, _ in disguised]
         self._disguised = _Words((word, sure) for _, word, sure in disguised)
 
-    def disguises(self, data: bytes) -> set[str]:
+    def disguises(self, data: bytes, *, spelled_with_signs: bool) -> set[str]:
         """Names of the disguises in the folded UTF-8 text: ``reversed``, ``rot13``, ``leet``, ``compact`` ...
 
         A set that cannot decide counts as finding everything.
+
+        Args:
+            data: the folded text.
+            spelled_with_signs: whether :data:`SPELLED` occurs in it.
         """
         found: set[str] = set()
         plain: frozenset[int] | None = None
@@ -103,7 +109,7 @@ class Telltales:
                     # of the others.
                     if len(met) > len(plain):
                         found.add(name)
-        for name, table in self._leet:
+        for name, table in self._leet if spelled_with_signs else ():
             spelled = data.translate(table)
             if spelled != data:
                 plain = self._plain.match(data) if plain is None else plain
