@@ -15,6 +15,7 @@ _COMMANDS = {
     "chat": "sparkle.cli_chat:chat",
     "demo": "sparkle.cli_demo:demo",
     "guard": "sparkle.cli_guard:guard",
+    "evaluate": "sparkle.cli_evaluate:evaluate",
     "policy": "sparkle.cli_policy:policy",
     "keys": "sparkle.cli_keys:keys",
     "settings": "sparkle.cli_settings:settings",

@@ -21,15 +21,25 @@ def guard() -> None:
 @click.option(
     "--policy", type=click.Path(exists=True, dir_okay=False), help="Policy file; none: the shipped default."
 )
-def scan(file: str, output: str, policy: str | None) -> None:
-    """Judge FILE.jsonl, one {"text": ...} a line; writes {"action", "score", "findings", "ms"} a line, same order."""
+@click.option(
+    "--role",
+    type=click.Choice(["user", "tool", "retrieved"]),
+    default="user",
+    show_default=True,
+    help="Whose text a line is that has no role of its own.",
+)
+def scan(file: str, output: str, policy: str | None, role: str) -> None:
+    """Judge FILE.jsonl, one {"text": ..., "role"?: ...} a line.
+
+    Writes {"action", "score", "findings", "ms"} a line, in the same order.
+    """
     from sparkle.llm.policy_source import load_policy
     from sparkle.llm.safety import LLMSafety
     from sparkle.llm.safety.scan import scan_lines
 
     safety = LLMSafety(load_policy(policy).input)
     with click.open_file(file, "rb") as reader, click.open_file(output, "wb") as writer:
-        counts = scan_lines(cast("BinaryIO", reader), cast("BinaryIO", writer), safety)
+        counts = scan_lines(cast("BinaryIO", reader), cast("BinaryIO", writer), safety, role=role)
     click.echo(counts.sentence(), err=True)
 
 

@@ -43,7 +43,7 @@ class ScanCounts:
         )
 
 
-def scan_lines(reader: BinaryIO, writer: BinaryIO, safety: LLMSafety) -> ScanCounts:
+def scan_lines(reader: BinaryIO, writer: BinaryIO, safety: LLMSafety, *, role: str = "user") -> ScanCounts:
     """Judge one JSON object a line and write one JSON object a line, in the same order.
 
     Args:
@@ -53,6 +53,7 @@ def scan_lines(reader: BinaryIO, writer: BinaryIO, safety: LLMSafety) -> ScanCou
         writer: takes ``{"action", "score", "findings", "ms"}``, ``ms`` being the milliseconds of judging; for a line
             that cannot be judged ``{"error": {...}}`` with ``message`` and ``line`` (1-based). Never holds a text.
         safety: the guard.
+        role: whose text a line is that names no role.
 
     Memory stays constant however long the file is.
     """
@@ -60,7 +61,7 @@ def scan_lines(reader: BinaryIO, writer: BinaryIO, safety: LLMSafety) -> ScanCou
     errors = 0
     for number, line in _lines(reader):
         try:
-            text, trust = _parse(line, safety)
+            text, trust = _parse(line, safety, role)
             began = time.perf_counter()
             verdict = safety.check_text(text, trust=trust)
             spent = (time.perf_counter() - began) * 1e3
@@ -94,7 +95,7 @@ def _lines(reader: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
             yield number, line
 
 
-def _parse(line: bytes | None, safety: LLMSafety) -> tuple[str, Trust]:
+def _parse(line: bytes | None, safety: LLMSafety, default_role: str) -> tuple[str, Trust]:
     if line is None:
         raise InvalidRequestError(f"the line is longer than {MAX_LINE_BYTES} bytes")
     try:
@@ -108,7 +109,7 @@ def _parse(line: bytes | None, safety: LLMSafety) -> tuple[str, Trust]:
     text = fields.get("text")
     if not isinstance(text, str):
         raise InvalidRequestError("the line has no string named text", param="text")
-    trust, role = fields.get("trust"), fields.get("role", "user")
+    trust, role = fields.get("trust"), fields.get("role", default_role)
     if trust is not None:
         if trust not in _TRUSTS:
             raise InvalidRequestError(f"trust must be one of {', '.join(_TRUSTS)}", param="trust")
