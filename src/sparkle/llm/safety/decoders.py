@@ -64,7 +64,10 @@ def readable(text: str) -> bool:
 def _text(raw: bytes) -> str | None:
     """``raw`` as readable text in UTF-8 or UTF-16, or ``None``."""
     text = raw.decode("utf-8", "replace")
-    # A stray byte at the edge of a run must not save what the rest says.
+    # A stray byte at the edge of a run ("... a4" before a word like "be") must not save what the rest says.
+    inner = text.strip("\ufffd")
+    if len(text) - len(inner) <= 4:
+        text = inner
     stray = text.count("\ufffd")
     if stray > 2 or stray * 20 > len(text) or text.count("\0") * 4 > len(text):
         # Almost any bytes are some UTF-16, so only what looks like English or Chinese counts.

@@ -26,6 +26,9 @@ from sparkle.llm.safety.views import View
 MAX_NEEDS = 3
 """Needs of one pattern that are looked for."""
 
+NOTHING = 0
+"""The need that every text meets."""
+
 PIECE_BYTES = 1_024
 """Bytes from which a text is cut; the pieces are at least half as long."""
 
@@ -45,26 +48,25 @@ class Matcher:
         for target, pattern, as_words in _patterns(book):
             try:
                 for compiled in languages["words" if as_words else variant].translate(pattern):
-                    # Bit 0 stands for needing nothing.
-                    bits = [wanted.setdefault(need, len(wanted) + 1) for need in _rarest(compiled.needs)]
-                    needs.append(bits or [0])
-                    self.probes.append(Probe(target, compiled, sum(1 << bit for bit in needs[-1])))
+                    met = [wanted.setdefault(need, len(wanted) + 1) for need in _rarest(compiled.needs)]
+                    needs.append(met or [NOTHING])
+                    self.probes.append(Probe(target, compiled, frozenset(needs[-1])))
             except PatternError as error:
                 raise ConfigurationError(f"rule {target.rule} {target.signal}: {error.message}") from None
-        literals: dict[bytes, int] = {}
-        for need, bit in wanted.items():
+        literals: dict[bytes, list[int]] = {}
+        for need, number in wanted.items():
             for literal in need:
-                literals[literal] = literals.get(literal, 0) | 1 << bit
+                literals.setdefault(literal, []).append(number)
         self.literals = tuple(literals)
         self._set = RegexSet(re.escape(literal) for literal in literals)
-        self._meets = list(literals.values())
+        self._meets = [frozenset(met) for met in literals.values()]
         self._longest = max(map(len, literals), default=0)
-        users = Counter(bit for bits in needs for bit in bits)
+        users = Counter(number for met in needs for number in met)
         self._local, self._wide = _Shelf(), _Shelf()
-        for probe, bits in zip(self.probes, needs, strict=True):
+        for probe, met in zip(self.probes, needs, strict=True):
             # Under the need that fewest others share: the rarer, the fewer candidates to look at.
             (self._local if probe.local else self._wide).add(
-                min(bits, key=lambda bit: (users[bit], bit)), probe
+                min(met, key=lambda number: (users[number], number)), probe
             )
 
     def candidates(
@@ -80,7 +82,8 @@ class Matcher:
             changed: sorted spans of which a match must touch one; ``None``: any match will do.
         """
         size = len(data)
-        whole = start = at = 0
+        start = at = 0
+        whole: set[int] = set()
         while start < size:
             end = after_stop(data, start + PIECE_BYTES // 2, size) if size - start > PIECE_BYTES else size
             first, last = max(start - EDGE_BYTES, 0), min(end + EDGE_BYTES, size)
@@ -102,16 +105,13 @@ class Matcher:
         for probe in self._wide.wanted(whole):
             yield probe, 0, size
 
-    def _present(self, data: bytes) -> int | None:
-        """Bit set of the needs met in ``data``; ``None``: the set cannot decide."""
+    def _present(self, data: bytes) -> set[int] | None:
+        """The needs met in ``data``; ``None``: the set cannot decide."""
         hits = self._set.match(data)
         if hits is None:
             return None
-        present = 1
         meets = self._meets
-        for hit in hits:
-            present |= meets[hit]
-        return present
+        return {NOTHING}.union(*[meets[hit] for hit in hits])
 
 
 def _rarest(needs: Iterable[Need]) -> list[Need]:
@@ -141,21 +141,16 @@ class _Shelf:
 
     def __init__(self) -> None:
         self._by_need: dict[int, list[Probe]] = {}
-        self._filed = 0
+        self._filed: set[int] = set()
 
-    def add(self, bit: int, probe: Probe) -> None:
-        self._by_need.setdefault(1 << bit, []).append(probe)
-        self._filed |= 1 << bit
+    def add(self, need: int, probe: Probe) -> None:
+        self._by_need.setdefault(need, []).append(probe)
+        self._filed.add(need)
 
-    def wanted(self, present: int) -> Iterator[Probe]:
-        """The patterns whose needs are all in the bit set ``present``."""
-        left = present & self._filed
-        while left:
-            lowest = left & -left
-            left ^= lowest
-            for probe in self._by_need[lowest]:
-                if probe.needed & present == probe.needed:
-                    yield probe
+    def wanted(self, present: set[int]) -> list[Probe]:
+        """The patterns whose needs are all in ``present``."""
+        by_need = self._by_need
+        return [probe for need in self._filed & present for probe in by_need[need] if probe.needed <= present]
 
 
 def _patterns(book: RuleBook) -> Iterator[tuple[Target, str, bool]]:

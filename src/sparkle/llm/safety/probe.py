@@ -37,13 +37,13 @@ class Probe:
 
     __slots__ = ("_exact", "_exact_source", "_loose", "local", "needed", "source", "target")
 
-    def __init__(self, target: Target, compiled: Compiled, needed: int) -> None:
+    def __init__(self, target: Target, compiled: Compiled, needed: frozenset[int]) -> None:
         self.target = target
         self.source = compiled.loose
         self.local = compiled.local
         self._exact_source = compiled.exact
         self.needed = needed
-        """Bit set of the needs that must occur."""
+        """Numbers of the needs that must occur."""
         self._loose: Regex | None = None
         self._exact: Regex | None = None
 

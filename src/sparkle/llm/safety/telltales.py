@@ -66,13 +66,13 @@ class Telltales:
         further = sorted(set(vocabulary) - set(words))
         plain = [*((word, True) for word in words), *((word, False) for word in further)]
         self._plain = _Words((word, sure) for word, sure in plain)
-        self._sure_latin = frozenset(
-            index for index, (word, sure) in enumerate(plain)
-            if sure and word.isascii() and len(word) >= _SHORTEST_PULLED_APART
-        )  # fmt: skip
-        self._chinese = frozenset(
-            index for index, (word, sure) in enumerate(plain) if sure and not word.isascii()
-        )
+        # What separators pull apart must be long, or there must be two of them.
+        apart = [
+            word
+            for word, sure in plain
+            if sure and (not word.isascii() or len(word) >= _SHORTEST_PULLED_APART)
+        ]
+        self._together = _Words((word, word.isascii()) for word in apart)
         disguised: list[tuple[str, str, bool]] = [("reversed", word[::-1], True) for word in reversed_words]
         disguised += [("reversed", word[::-1], False) for word in {*words, *further} - set(reversed_words)]
         for name, table in ROTATIONS.items():
@@ -116,12 +116,10 @@ class Telltales:
                 fresh = self._plain.match(spelled) - plain
                 if len(fresh) >= _ENOUGH or self._plain.sure(fresh):
                     found.add(name)
-        squeezed = data.translate(None, _SEPARATORS)
-        together = self._plain.match(squeezed)
+        together = self._together.match(data.translate(None, _SEPARATORS))
         if together:
-            plain = self._plain.match(data) if plain is None else plain
-            fresh = together - plain
-            if fresh & self._sure_latin or len(fresh & self._chinese) >= _ENOUGH:
+            fresh = together - self._together.match(data)
+            if self._together.sure(fresh) or len(fresh) >= _ENOUGH:
                 found.add("compact")
         return found
 
