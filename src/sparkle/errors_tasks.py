@@ -13,6 +13,7 @@
     │   └── TaskNotFoundError       404
     ├── TaskError
     │   ├── TaskStateError          409: not possible in the state the task is in
+    │   ├── TaskManagerClosedError  503: the task manager of this process is closed or not open yet
     │   ├── LeaseLostError          409: another worker owns the task now; the transaction rolls back
     │   └── TaskFailedError         500: it ended in the dead letter
     ├── RateLimitError
@@ -70,6 +71,14 @@ class TaskStateError(TaskError):
     grpc_status = "FAILED_PRECONDITION"
     code = "task_state"
     should_retry = False
+
+
+class TaskManagerClosedError(TaskError):
+    """The task manager takes no tasks: it is closed, closing, or not open yet (`async with TaskManager(...)`)."""
+
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    code = "task_manager_closed"
 
 
 class LeaseLostError(TaskError):

@@ -7,6 +7,29 @@ from typing import Annotated, Literal
 from sparkle.settings_base import Count, Seconds, Section, doc
 
 
+class ShortTasksSettings(Section, frozen=True):
+    """Short tasks, in the process that starts them (``TaskManager``)."""
+
+    concurrency: Annotated[int, doc("Short tasks that run at once.", ge=1)] = 256
+    per_user: Annotated[Count, doc("Short tasks of one user that run at once; 0: no limit.")] = 32
+    queue: Annotated[
+        Count,
+        doc("Short tasks that may wait for a slot or a retry; one more is refused (TaskQueueFullError)."),
+    ] = 10_000
+    timeout_seconds: Annotated[Seconds, doc("Time limit of an attempt of a task that names none.")] = 60.0
+    drain_seconds: Annotated[
+        float, doc("At the end, how long short tasks may take to finish before they are cancelled.", ge=0)
+    ] = 20.0
+    cancel_seconds: Annotated[
+        float, doc("How long a cancelled short task may take to clean up before it is given up.", ge=0)
+    ] = 5.0
+    history_bytes: Annotated[Count, doc("Memory for the latest finished short tasks.")] = 2_097_152
+    write_seconds: Annotated[Seconds, doc("How often their records are written to the ledger.")] = 0.5
+    unwritten: Annotated[
+        int, doc("Finished short tasks whose records may wait for a ledger that does not answer.", ge=1)
+    ] = 20_000
+
+
 class TasksSettings(Section, frozen=True):
     """Background tasks: ledger, broker, workers."""
 
@@ -56,3 +79,4 @@ class TasksSettings(Section, frozen=True):
     keep_failed_days: Annotated[
         Count, doc("Days to keep failed, cancelled and interrupted tasks; 0 keeps them.")
     ] = 30
+    short: ShortTasksSettings = ShortTasksSettings()
