@@ -62,6 +62,7 @@ def uvicorn_config(gateway: Gateway) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,  # nothing here depends on who the client says it is
         log_config=None,
         server_header=False,
         date_header=False,
