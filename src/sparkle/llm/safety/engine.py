@@ -16,7 +16,7 @@ from threading import Lock
 import msgspec
 
 from sparkle.errors import ConfigurationError
-from sparkle.llm.safety.pattern import EDGE_BYTES, Language, Need, Variant
+from sparkle.llm.safety.pattern import EDGE_BYTES, RARE_SIGNS, Language, Need, Variant
 from sparkle.llm.safety.probe import Probe, Target, after_stop
 from sparkle.llm.safety.regex import PatternError, RegexSet
 from sparkle.llm.safety.resources import read_data
@@ -123,6 +123,8 @@ def _commonness(word: bytes) -> float:
     """About how likely a text of a few hundred characters holds the word: by its length, unless it is known better."""
     if word in _common():
         return 1.0
+    if word in RARE_SIGNS:
+        return 0.1
     if word.isascii():
         return 0.9 if len(word) < 3 else 4.0 ** -(min(len(word), 7) - 2)
     return 4.0 ** -min(len(word) / 3, 4)

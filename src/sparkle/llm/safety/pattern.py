@@ -60,7 +60,10 @@ EDGE_BYTES = 3
 """Most bytes that ``{begin}`` and ``{end}`` take beyond the sentence."""
 
 _MIN_LITERAL = 2
-"""Bytes of the shortest literal that is worth looking for."""
+"""Bytes of the shortest literal that is worth looking for, but for :data:`RARE_SIGNS`."""
+
+RARE_SIGNS = frozenset({b"<", b"=", b"[", b"{", b"|", b"%", b"`"})
+"""Signs that most texts do without."""
 
 
 Need = frozenset[bytes]
@@ -236,7 +239,7 @@ class _Translator:
 def _flush(literal: list[str], parts: list[_Part]) -> None:
     text = "".join(literal).encode()
     literal.clear()
-    if len(text) >= _MIN_LITERAL:
+    if len(text) >= _MIN_LITERAL or text in RARE_SIGNS:
         parts.append(_Part(frozenset((text,))))
 
 
