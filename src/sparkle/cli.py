@@ -16,6 +16,7 @@ _COMMANDS = {
     "demo": "sparkle.cli_demo:demo",
     "guard": "sparkle.cli_guard:guard",
     "evaluate": "sparkle.cli_evaluate:evaluate",
+    "redteam": "sparkle.cli_redteam:redteam",
     "policy": "sparkle.cli_policy:policy",
     "keys": "sparkle.cli_keys:keys",
     "settings": "sparkle.cli_settings:settings",

@@ -1,0 +1,1 @@
+"""The evasions, one file a family."""
