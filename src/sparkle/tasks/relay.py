@@ -123,7 +123,7 @@ class Relay:
             log.warning("%d leases ended without a word from their workers", len(expired))
         now = self._clock.monotonic()
         # Small batches, so that writers never wait for long, and a few a round until nothing is left.
-        if now >= self._purge_at and not all([self._purge() for _ in range(_PURGE_ROUNDS)]):
+        if now >= self._purge_at and not all(self._purge() for _ in range(_PURGE_ROUNDS)):
             self._purge_at = now + _PURGE_SECONDS
         if now >= self._checkpoint_at:
             self._ledger.checkpoint()

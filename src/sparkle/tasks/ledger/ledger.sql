@@ -31,7 +31,7 @@ UPDATE sparkle_task SET state = 'queued', queued_at = :now WHERE id IN (
     WHERE mode = 'long' AND state IN ('waiting', 'retrying') AND queue = :queue AND priority = :priority
         AND due_at <= :now
     ORDER BY due_at LIMIT :room {{skip}}
-) RETURNING id, name, queue, priority, fence, due_at
+) RETURNING id, name, queue, priority, fence, due_at, crashes
 
 -- name: paces
 SELECT name, milliseconds FROM sparkle_pace
@@ -88,7 +88,7 @@ RETURNING sparkle_task.id, sparkle_task.state
 UPDATE sparkle_task SET
     state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
     attempt = attempt - 1, queued_at = NULL, lease_owner = NULL, lease_until = NULL,
-    progress = 0, progress_note = '',
+    progress = 0, progress_note = '', due_at = COALESCE({{bigint::due_at}}, due_at),
     finished_at = CASE WHEN cancel_requested THEN {{bigint::now}} END
 FROM {{rows_of_2}} AS v
 WHERE sparkle_task.id = v.c0 AND sparkle_task.fence = {{int:v.c1}} AND {{no_index}}sparkle_task.state = 'running'

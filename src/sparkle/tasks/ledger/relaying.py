@@ -56,7 +56,11 @@ class Relaying(LedgerBase):
             paces: dict[str, float] = {name: pace for name, pace in self._run(connection, "paces")}
         handed.sort(key=lambda entry: entry[:2])
         return [
-            Handed(row.id, row.name, row.queue, row.priority, row.fence, paces.get(row.name))
+            # What has crashed a worker may do so again: nobody knows what to expect of it.
+            Handed(
+                *(row.id, row.name, row.queue, row.priority, row.fence),
+                None if row.crashes else paces.get(row.name),
+            )
             for _, _, row in handed
         ]
 

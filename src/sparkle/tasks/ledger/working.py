@@ -127,8 +127,12 @@ class Working(LedgerBase):
             done = self._run(connection, "fail_many", rows=json(rows), now=self.now()).all()
         return {row.id: TaskState(row.state) for row in done}
 
-    def release(self, claims: Sequence[Claim]) -> list[str]:
+    def release(self, claims: Sequence[Claim], *, due_at: int | None = None) -> list[str]:
         """RUNNING to WAITING: a worker that shuts down hands its tasks back. The attempts do not count.
+
+        Args:
+            claims: The attempts.
+            due_at: Not to be handed out before (microseconds since the epoch); ``None``: at once.
 
         Returns:
             The ids released (or cancelled, where somebody wanted that); lost ones are left out.
@@ -138,7 +142,9 @@ class Working(LedgerBase):
         rows = [(claim.id, claim.fence) for claim in claims]
         with self._writing() as connection:
             self._lock_rows(connection, (row[0] for row in rows))
-            return list(self._run(connection, "release", rows=json(rows), now=self.now()).scalars())
+            return list(
+                self._run(connection, "release", rows=json(rows), now=self.now(), due_at=due_at).scalars()
+            )
 
     def report_progress(self, updates: Sequence[Progress]) -> None:
         """Store what running tasks reported. Reports of lost claims are dropped."""
