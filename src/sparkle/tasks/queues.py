@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 
 LEVELS = ("high", "default", "low")
@@ -16,3 +17,8 @@ def queue_for(priority: int, *, is_async: bool) -> str:
 
 QUEUES = tuple(f"sparkle.{level}.{kind}" for level, kind in product(LEVELS, ("sync", "async")))
 """All of Sparkle's own queues. A task may name another; then a worker has to be told to read it."""
+
+
+def all_queues(further: Iterable[str]) -> tuple[str, ...]:
+    """Sparkle's own queues and those that the settings name, the first served first."""
+    return tuple(dict.fromkeys((*QUEUES, *further)))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -28,8 +27,6 @@ _ROUNDS = 5
 
 class Adding(LedgerBase):
     """``add``."""
-
-    _own_engines: weakref.WeakSet[Engine]
 
     def add(self, tasks: Sequence[NewTask], *, connection: Connection | None = None) -> list[TaskRecord]:
         """Add long tasks; all or none.
@@ -139,8 +136,10 @@ class Adding(LedgerBase):
 
     def ledger_id(self) -> str:
         """Tells this ledger from every other one."""
-        with self.read() as connection:
-            return str(self._run(connection, "ledger_id").scalar_one())
+        if self._id is None:
+            with self.read() as connection:
+                self._id = str(self._run(connection, "ledger_id").scalar_one())
+        return self._id
 
 
 def _keyed(record: TaskRecord) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from sparkle.tasks.ledger.engine import database_errors
 from sparkle.tasks.ledger.statements import statements
 
 MICROSECONDS = 1_000_000
+DEFAULT_MAX_CRASHES = 3
 
 _encode = msgspec.json.Encoder().encode
 
@@ -21,10 +23,20 @@ _encode = msgspec.json.Encoder().encode
 class LedgerBase:
     """Engine, clock, ids and transactions. Usable from several threads."""
 
-    def __init__(self, engine: Engine, *, clock: Clock, ids: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Clock,
+        ids: Callable[[], str],
+        max_crashes: int = DEFAULT_MAX_CRASHES,
+    ) -> None:
         self._engine = engine
         self._clock = clock
         self._ids = ids
+        self._max_crashes = max_crashes
+        self._id: str | None = None
+        self._own_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._dialect = engine.dialect.name
         self._statements = statements(self._dialect)
         self._reader = engine.execution_options(sparkle_read=True)

@@ -11,7 +11,6 @@ from sparkle.tasks.record import Handed
 _EXPIRE_BATCH = 500
 _FAR = 2**62
 """Later than any time that is stored."""
-DEFAULT_MAX_CRASHES = 3
 
 
 class Relaying(LedgerBase):
@@ -118,7 +117,7 @@ class Relaying(LedgerBase):
         now: int | None = None,
         *,
         owner: str | None = None,
-        max_crashes: int = DEFAULT_MAX_CRASHES,
+        max_crashes: int | None = None,
     ) -> list[str]:
         """Take tasks from workers that are dead or cut off. Takes no write lock when there are none.
 
@@ -129,12 +128,13 @@ class Relaying(LedgerBase):
         Args:
             now: Microseconds since the epoch; ``None``: the clock's. Leases that end before it count as lost.
             owner: A worker that is known to be dead: its leases count as lost at once.
-            max_crashes: How often a worker may die over one task.
+            max_crashes: How often a worker may die over one task; ``None``: what the ledger was opened with.
 
         Returns:
             Ids of the tasks taken.
         """
         now = self.now() if now is None else now
+        most = self._max_crashes if max_crashes is None else max_crashes
         values = {"now": now, "owner": owner}
         with self.read() as connection:
             long = self._run(connection, "anything_expired", **values).first() is not None
@@ -142,9 +142,7 @@ class Relaying(LedgerBase):
         taken: list[str] = []
         while long:
             with self._writing() as connection:
-                rows = self._run(
-                    connection, "expire", **values, max_crashes=max_crashes, batch=_EXPIRE_BATCH
-                ).all()
+                rows = self._run(connection, "expire", **values, max_crashes=most, batch=_EXPIRE_BATCH).all()
             taken += (row[0] for row in rows)
             long = len(rows) == _EXPIRE_BATCH
         while short:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from pathlib import Path
-
-from sqlalchemy import Engine
 
 from sparkle.clock import Clock, SystemClock
 from sparkle.errors_tasks import LedgerSchemaError
 from sparkle.tasks.ids import TaskIds
 from sparkle.tasks.ledger.adding import Adding
+from sparkle.tasks.ledger.base import DEFAULT_MAX_CRASHES
 from sparkle.tasks.ledger.engine import ledger_url, make_engine, prepare_sqlite_file
 from sparkle.tasks.ledger.living import Living
 from sparkle.tasks.ledger.migrate import is_current, migrate
@@ -28,10 +26,6 @@ class Ledger(Adding, Relaying, Working, Steering, Queries, Living):
     database does not answer and LedgerSchemaError when its tables are missing or of another version.
     """
 
-    def __init__(self, engine: Engine, *, clock: Clock, ids: Callable[[], str]) -> None:
-        super().__init__(engine, clock=clock, ids=ids)
-        self._own_engines = weakref.WeakSet()
-
     @classmethod
     def open(
         cls,
@@ -41,6 +35,7 @@ class Ledger(Adding, Relaying, Working, Steering, Queries, Living):
         ids: Callable[[], str] | None = None,
         synchronous: str = "normal",
         busy_seconds: float = 10.0,
+        max_crashes: int = DEFAULT_MAX_CRASHES,
     ) -> Ledger:
         """Open the ledger.
 
@@ -53,6 +48,7 @@ class Ledger(Adding, Relaying, Working, Steering, Queries, Living):
             ids: Makes the tasks' ids; ``None``: UUIDs of version 7.
             synchronous: SQLite only: ``normal`` or ``full``, see the settings.
             busy_seconds: How long to wait for a lock or a free connection.
+            max_crashes: How often a worker may die over one task.
 
         Raises:
             LedgerUnavailableError: It cannot be reached or made.
@@ -73,7 +69,7 @@ class Ledger(Adding, Relaying, Working, Steering, Queries, Living):
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine, clock=clock, ids=ids or TaskIds(clock))
+        return cls(engine, clock=clock, ids=ids or TaskIds(clock), max_crashes=max_crashes)
 
     def close(self) -> None:
         """Close all connections. The ledger opens new ones if it is used again."""
