@@ -19,6 +19,8 @@ _COMMANDS = {
     "redteam": "sparkle.cli_redteam:redteam",
     "policy": "sparkle.cli_policy:policy",
     "keys": "sparkle.cli_keys:keys",
+    "worker": "sparkle.cli_worker:worker",
+    "relay": "sparkle.cli_worker:relay",
     "settings": "sparkle.cli_settings:settings",
 }
 

@@ -48,6 +48,9 @@ class TasksSettings(Section, frozen=True):
     modules: Annotated[
         tuple[str, ...], doc('Python modules that register tasks with @long_task, e.g. ["shop.tasks"].')
     ] = ()
+    queues: Annotated[
+        tuple[str, ...], doc("Further queues that tasks may name; served after Sparkle's own.")
+    ] = ()
     max_attempts: Annotated[int, doc("Attempts of a task that names no number of its own.", ge=1)] = 5
     max_crashes: Annotated[
         int, doc("A task during which its worker died this often goes to the dead letter.", ge=1)

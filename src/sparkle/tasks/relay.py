@@ -31,8 +31,8 @@ _DAY_MICROSECONDS = 86_400 * 1_000_000
 class Bell(Protocol):
     """What somebody rings who has just added a task."""
 
-    def wait(self, seconds: float) -> None:
-        """Return when it rings, at the latest after ``seconds``."""
+    def wait(self, seconds: float) -> bool:
+        """Return when it rings, at the latest after ``seconds``; whether it rang."""
         ...
 
 

@@ -1,0 +1,58 @@
+"""``sparkle worker`` and ``sparkle relay``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--die-with-parent", is_flag=True, hidden=True),
+        click.option("--config", type=click.Path(dir_okay=False), help="YAML file with any setting."),
+        click.option(
+            "--data-dir", type=click.Path(file_okay=False), help="Folder of ledger and broker. [.sparkle]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _settings(data_dir: str | None, config: str | None, die_with_parent: bool) -> Any:
+    from sparkle.settings import load_settings
+
+    if die_with_parent:
+        from sparkle.server.supervisor import die_with_parent as follow_parent
+
+        follow_parent()
+    return load_settings(file=config, overrides={"data_dir": data_dir})
+
+
+@click.command()
+@_common
+@click.option("--queues", help="Queues to serve, comma-separated, the first served first. [all]")
+@click.option("--concurrency", type=int, default=0, help="Worker processes. [one for each core]")
+def worker(
+    data_dir: str | None, config: str | None, die_with_parent: bool, queues: str | None, concurrency: int
+) -> None:
+    """Run long tasks.
+
+    SIGTERM lets running tasks end and hands back the rest; SIGQUIT hands all of them back at once.
+    """
+    from sparkle.tasks.processes import run_worker
+
+    settings = _settings(data_dir, config, die_with_parent)
+    names = [name.strip() for name in (queues or "").split(",") if name.strip()]
+    sys.exit(run_worker(settings, queues=names, concurrency=concurrency))
+
+
+@click.command()
+@_common
+def relay(data_dir: str | None, config: str | None, die_with_parent: bool) -> None:
+    """Carry long tasks from the ledger to the broker. One is active, further ones stand by."""
+    from sparkle.tasks.processes import run_relay
+
+    sys.exit(run_relay(_settings(data_dir, config, die_with_parent)))
