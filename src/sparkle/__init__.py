@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from sparkle.llm.usage import Principal, Usage
     from sparkle.llm.verdict import Action, Finding, Mode, Severity, Verdict
     from sparkle.settings import Settings, load_settings
+    from sparkle.tasks.handle import TaskHandle
+    from sparkle.tasks.manager import TaskManager
+    from sparkle.tasks.short_reports import DrainReport, ManagerHealth
 
 __all__ = [
     "Action",
@@ -47,6 +50,7 @@ __all__ = [
     "ChatResult",
     "ConcurrencyLimitError",
     "ConfigurationError",
+    "DrainReport",
     "Finding",
     "InputBlockedError",
     "InvalidRequestError",
@@ -55,6 +59,7 @@ __all__ = [
     "LLMSafety",
     "LLMSecurityWrapper",
     "LimitError",
+    "ManagerHealth",
     "MissingExtraError",
     "Mode",
     "OutputValidator",
@@ -73,6 +78,8 @@ __all__ = [
     "SparkleError",
     "StoreUnavailableError",
     "StreamEvent",
+    "TaskHandle",
+    "TaskManager",
     "Usage",
     "Verdict",
     "load_policy",
@@ -92,6 +99,9 @@ _HOMES = {
     "sparkle.llm.security_wrapper": ("LLMSecurityWrapper",),
     "sparkle.llm.usage": ("Principal", "Usage"),
     "sparkle.llm.verdict": ("Action", "Finding", "Mode", "Severity", "Verdict"),
+    "sparkle.tasks.handle": ("TaskHandle",),
+    "sparkle.tasks.manager": ("TaskManager",),
+    "sparkle.tasks.short_reports": ("DrainReport", "ManagerHealth"),
     "sparkle.settings": ("Settings", "load_settings"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
