@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from heapq import heappop, heappush
-from math import ceil
+from math import ceil, inf
 from typing import Generic, TypeVar
 
 from sparkle.clock import Clock
@@ -45,6 +45,15 @@ class Deadlines(Generic[T]):
 
     def __len__(self) -> int:
         return sum(len(bucket) for bucket in self._buckets.values() if bucket)
+
+    @property
+    def remembered(self) -> int:
+        """Buckets it keeps, empty ones included: bounded by how far ahead deadlines lie, not by how many were set."""
+        return len(self._buckets)
+
+    def next_in(self) -> float:
+        """Seconds until something may fire; infinite where nothing is set."""
+        return self._ticks[0] / _PER_SECOND - self._clock.monotonic() if self._ticks else inf
 
     def add(self, item: T, seconds: float) -> int:
         """Let ``item`` fire ``seconds`` from now; returns what :meth:`remove` needs. Items are told apart by ``==``."""
@@ -84,17 +93,13 @@ class Deadlines(Generic[T]):
                 await self._earlier.wait()
                 continue
             self._wake = self._ticks[0]
-            seconds = self._wake / _PER_SECOND - self._clock.monotonic()
-            self._sleeper = asyncio.create_task(self._sleep(seconds), name="deadlines")
+            sleep = self._clock.sleep(max(self.next_in(), 0.0))
+            self._sleeper = asyncio.create_task(sleep, name="deadlines: sleep")
             try:
                 await asyncio.wait((self._sleeper,))
             finally:
                 self._sleeper.cancel()
                 self._sleeper = None
-
-    async def _sleep(self, seconds: float) -> None:
-        # A coroutine of our own: the clock may return any awaitable, a task wants a coroutine.
-        await self._clock.sleep(max(seconds, 0.0))
 
     def _fire_due(self) -> None:
         while self._ticks and self._ticks[0] <= self._clock.monotonic() * _PER_SECOND:

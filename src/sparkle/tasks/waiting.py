@@ -150,6 +150,11 @@ class WaitingRoom(Generic[W]):
             return task
         return None
 
+    @property
+    def remembered(self) -> int:
+        """Queues and heap entries it holds, stale ones included: bounded by those who wait, not by those who did."""
+        return len(self._queues) + len(self._heads)
+
     def oldest(self) -> list[W]:
         """The task at the head of every user's every priority: the one that has waited longest is among them."""
         return [next(iter(lane)) for queue in self._queues.values() for lane in queue.lanes.values()]

@@ -71,6 +71,7 @@ class WriteBehind:
         self._unwritten = unwritten
         self._changed: dict[TaskHandle[Any], None] = {}
         self._backlog: dict[str, TaskRecord] = {}
+        self._under_way = 0
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
         self._stopping = False
@@ -80,7 +81,7 @@ class WriteBehind:
     @property
     def waiting(self) -> int:
         """Records that are not in the ledger yet."""
-        return len(self._changed) + len(self._backlog)
+        return len(self._changed) + len(self._backlog) + self._under_way
 
     @property
     def behind(self) -> bool:
@@ -134,6 +135,7 @@ class WriteBehind:
         items = [handle if handle.done() else handle.snapshot(self.owner) for handle in changed]
         backlog, self._backlog = self._backlog, {}
         records: list[TaskRecord] = [*backlog.values()]
+        self._under_way = len(records) + len(items)
         try:
             await self._in_thread(self._write, records, items)
         except Exception as exc:  # noqa: BLE001  whatever ails the ledger must not end the tasks or this loop
@@ -143,6 +145,7 @@ class WriteBehind:
             self._keep(records, items)
             return False
         finally:
+            self._under_way = 0
             self._written.set()
         if self.error is not None:
             log.warning("short tasks are recorded again")
