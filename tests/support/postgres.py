@@ -129,13 +129,13 @@ class PostgresProcess:
             self._process.wait()
             self._process = None
 
-    def database(self) -> str:
-        """URL of a new database."""
+    def database(self, *, template: str = "template0") -> str:
+        """URL of a new database, a copy of ``template``."""
         import psycopg
 
         name = f"test_{os.getpid()}_{next(_counter)}"
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         return f"postgresql://sparkle@/{name}?host={self._folder}"
 
     def _conninfo(self, database: str) -> str:

@@ -27,8 +27,12 @@ def is_current(engine: Engine) -> bool:
     return current_revision(engine) == HEAD
 
 
-def migrate(engine: Engine) -> tuple[str | None, str]:
+def migrate(engine: Engine, *, to: str = HEAD) -> tuple[str | None, str]:
     """Create or upgrade the tables, in one transaction; of several processes one does it, the others wait.
+
+    Args:
+        engine: As ``make_engine`` makes it.
+        to: The revision to stop at.
 
     Returns:
         The revision before and after.
@@ -56,8 +60,8 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
                     "one: upgrade sparkle-llm"
                 )
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            return before, HEAD
+            command.upgrade(config, to)
+            return before, to
 
 
 def _revision(connection: Connection) -> str | None:

@@ -42,7 +42,7 @@ class Relaying(LedgerBase):
         room = {queue: most - lying.get(queue, 0) for queue, most in window.items()}
         if not any(room[queue] > 0 for queue, _ in heads):
             return []
-        handed: list[tuple[int, int, Any]] = []
+        handed: list[tuple[int, int, str, Any]] = []
         with self._writing() as connection:
             for queue, priority in heads:
                 if room[queue] <= 0:
@@ -51,16 +51,16 @@ class Relaying(LedgerBase):
                     connection, "hand_over", now=now, queue=queue, priority=priority, room=room[queue]
                 ).all()
                 room[queue] -= len(rows)
-                handed += ((-priority, row.due_at, row) for row in rows)
+                handed += ((-priority, row.due_at, row.id, row) for row in rows)
             paces: dict[str, float] = {name: pace for name, pace in self._run(connection, "paces")}
-        handed.sort(key=lambda entry: entry[:2])
+        handed.sort(key=lambda entry: entry[:3])
         return [
             # What has crashed a worker may do so again: nobody knows what to expect of it.
             Handed(
                 *(row.id, row.name, row.queue, row.priority, row.fence),
                 None if row.crashes else paces.get(row.name),
             )
-            for _, _, row in handed
+            for *_, row in handed
         ]
 
     def take_back(
