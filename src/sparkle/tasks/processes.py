@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -38,13 +37,12 @@ def open_ledger(settings: Settings) -> Ledger:
         LedgerSchemaError: Its tables are missing or of another version.
     """
     try:
-        from sparkle.tasks.ledger import Ledger
+        from sparkle.tasks.tasks import open_ledger as opened
     except ImportError as exc:
         if (exc.name or "").partition(".")[0] in ("sqlalchemy", "alembic"):
             raise MissingExtraError("tasks", "the ledger of long tasks") from None
         raise
-    tasks = settings.tasks
-    return Ledger.open(tasks.database_url or Path(settings.data_dir), synchronous=tasks.sqlite_synchronous)
+    return opened(settings)
 
 
 def target_of(settings: Settings) -> BrokerTarget:

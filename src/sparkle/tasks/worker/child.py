@@ -252,7 +252,7 @@ class Child:
             return
         if predecessor.killed and predecessor.task_id:
             self._fail_killed(predecessor)
-        taken = self._ledger.expire(owner=predecessor.owner, max_crashes=self._settings.max_crashes)
+        taken = self._ledger.expire(owner=predecessor.owner)
         self._ledger.leave(predecessor.owner)
         log.warning("worker child %d died; %d of its tasks are handed out again", predecessor.pid, len(taken))
 
