@@ -156,6 +156,22 @@ async def test_tasks_that_end_faster_than_they_can_be_written_are_slowed_down_an
     assert len(ledger.find(limit=1_000).records) == 400
 
 
+def test_what_ends_the_process_is_in_the_ledger_too(ledger: WatchedLedger) -> None:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    async def main() -> None:
+        async with TaskManager(ledger=ledger) as tasks:
+            await tasks.spawn(leave(), task_name="leave")
+            await asyncio.Event().wait()
+
+    with pytest.raises(SystemExit):
+        asyncio.run(main())
+    [record] = ledger.find().records
+    assert (record.state, record.error_type) == (TaskState.FAILED, "SystemExit")
+    assert not ledger.owners("manager")
+
+
 _ORPHAN = """
 import asyncio, sys
 from pathlib import Path

@@ -380,6 +380,8 @@ class TaskManager:
         if self._writer is not None:
             self._writer.stop()
         await asyncio.gather(*self._service, return_exceptions=True)
+        if self._writer is not None:
+            await self._writer.finish()
 
 
 def _kind(value: object) -> str:

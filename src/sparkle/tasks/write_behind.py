@@ -76,7 +76,7 @@ class WriteBehind:
         self._written = asyncio.Event()
         self._stopping = False
         self._announced: float | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sparkle-task-records")
 
     @property
     def waiting(self) -> int:
@@ -97,22 +97,32 @@ class WriteBehind:
 
     def note(self, handle: TaskHandle[Any]) -> None:
         """``handle`` has changed its state."""
+        if self.error is not None and len(self._changed) >= self._unwritten and handle not in self._changed:
+            self.lost += 1  # the ledger has its rest, up to half a minute: memory must not pay for it
+            return
         self._changed[handle] = None
         if len(self._changed) == _EARLY:
             self._wake.set()
 
     async def run(self) -> None:
-        """Write until :meth:`stop`, then once more, and say goodbye."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sparkle-task-records")
+        """Write until :meth:`stop`; then :meth:`finish` has to be called."""
         pause = self._write_seconds
+        while not self._stopping:
+            failed = not await self._flush()
+            pause = min(pause * 2, _LONGEST_PAUSE) if failed else self._write_seconds
+            if failed:
+                self._wake.clear()  # tasks go on; the ledger gets its rest
+            if not self._stopping:
+                await happens_within(self._wake, pause, self._clock)
+
+    def stop(self) -> None:
+        """Let :meth:`run` end."""
+        self._stopping = True
+        self._wake.set()
+
+    async def finish(self) -> None:
+        """Write what is left, once, and say goodbye. After :meth:`run` has ended, in whatever way."""
         try:
-            while not self._stopping:
-                failed = not await self._flush()
-                pause = min(pause * 2, _LONGEST_PAUSE) if failed else self._write_seconds
-                if failed:
-                    self._wake.clear()  # tasks go on; the ledger gets its rest
-                if not self._stopping:
-                    await happens_within(self._wake, pause, self._clock)
             await self._flush()
             await self._in_thread(self._leave)
         finally:
@@ -121,11 +131,6 @@ class WriteBehind:
             if left := self.waiting:
                 self.lost += left
                 log.error("%d records of short tasks did not reach the ledger (%s)", left, self.error)
-
-    def stop(self) -> None:
-        """Let :meth:`run` write what is left and end."""
-        self._stopping = True
-        self._wake.set()
 
     async def _flush(self) -> bool:
         """Write what has changed. False: it failed, and everything waits for the next time."""
@@ -138,6 +143,9 @@ class WriteBehind:
         self._under_way = len(records) + len(items)
         try:
             await self._in_thread(self._write, records, items)
+        except asyncio.CancelledError:
+            self._keep(records, items)  # written or not: writing them again does no harm
+            raise
         except Exception as exc:  # noqa: BLE001  whatever ails the ledger must not end the tasks or this loop
             if self.error is None:
                 log.warning("short tasks cannot be recorded, the ledger fails: %s", type(exc).__name__)
