@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from sparkle.compose import open_wrapper
     from sparkle.errors import (
         AuthenticationError,
+        BrokerUnavailableError,
         ConcurrencyLimitError,
         ConfigurationError,
         InputBlockedError,
         InvalidRequestError,
         LimitError,
         MissingExtraError,
+        NoCurrentTaskError,
         PermissionDeniedError,
         PolicyError,
         ProviderError,
@@ -28,6 +30,21 @@ if TYPE_CHECKING:
         RateLimitError,
         SparkleError,
         StoreUnavailableError,
+        TaskCancelledError,
+        TaskError,
+        TaskTimeoutError,
+    )
+    from sparkle.errors_tasks import (
+        ForeignSessionError,
+        LeaseLostError,
+        LedgerSchemaError,
+        LedgerUnavailableError,
+        TaskArgumentsError,
+        TaskFailedError,
+        TaskNotFoundError,
+        TaskQueueFullError,
+        TaskStateError,
+        UnknownTaskError,
     )
     from sparkle.llm.monitoring import LLMMonitor
     from sparkle.llm.output import OutputValidator
@@ -40,28 +57,47 @@ if TYPE_CHECKING:
     from sparkle.llm.usage import Principal, Usage
     from sparkle.llm.verdict import Action, Finding, Mode, Severity, Verdict
     from sparkle.settings import Settings, load_settings
+    from sparkle.tasks.calls import TaskCall
+    from sparkle.tasks.context import current_task
     from sparkle.tasks.handle import TaskHandle
     from sparkle.tasks.manager import TaskManager
+    from sparkle.tasks.record import TaskRecord
+    from sparkle.tasks.registry import long_task
+    from sparkle.tasks.retry import RetryPolicy
+    from sparkle.tasks.schedule import (
+        close_tasks,
+        configure_tasks,
+        schedule_long_task,
+        schedule_long_task_async,
+        schedule_long_tasks,
+    )
     from sparkle.tasks.short_reports import DrainReport, ManagerHealth
+    from sparkle.tasks.states import TaskMode, TaskState
 
 __all__ = [
     "Action",
     "AuthenticationError",
+    "BrokerUnavailableError",
     "ChatResult",
     "ConcurrencyLimitError",
     "ConfigurationError",
     "DrainReport",
     "Finding",
+    "ForeignSessionError",
     "InputBlockedError",
     "InvalidRequestError",
     "LLMCostGuard",
     "LLMMonitor",
     "LLMSafety",
     "LLMSecurityWrapper",
+    "LeaseLostError",
+    "LedgerSchemaError",
+    "LedgerUnavailableError",
     "LimitError",
     "ManagerHealth",
     "MissingExtraError",
     "Mode",
+    "NoCurrentTaskError",
     "OutputValidator",
     "PermissionDeniedError",
     "Policy",
@@ -73,18 +109,39 @@ __all__ = [
     "ProviderTimeoutError",
     "QuotaExceededError",
     "RateLimitError",
+    "RetryPolicy",
     "Settings",
     "Severity",
     "SparkleError",
     "StoreUnavailableError",
     "StreamEvent",
+    "TaskArgumentsError",
+    "TaskCall",
+    "TaskCancelledError",
+    "TaskError",
+    "TaskFailedError",
     "TaskHandle",
     "TaskManager",
+    "TaskMode",
+    "TaskNotFoundError",
+    "TaskQueueFullError",
+    "TaskRecord",
+    "TaskState",
+    "TaskStateError",
+    "TaskTimeoutError",
+    "UnknownTaskError",
     "Usage",
     "Verdict",
+    "close_tasks",
+    "configure_tasks",
+    "current_task",
     "load_policy",
     "load_settings",
+    "long_task",
     "open_wrapper",
+    "schedule_long_task",
+    "schedule_long_task_async",
+    "schedule_long_tasks",
 ]
 
 _HOMES = {
@@ -103,6 +160,34 @@ _HOMES = {
     "sparkle.tasks.manager": ("TaskManager",),
     "sparkle.tasks.short_reports": ("DrainReport", "ManagerHealth"),
     "sparkle.settings": ("Settings", "load_settings"),
+    "sparkle.errors_tasks": (
+        "TaskQueueFullError",
+        "ForeignSessionError",
+        "LeaseLostError",
+        "LedgerSchemaError",
+        "LedgerUnavailableError",
+        "TaskArgumentsError",
+        "TaskFailedError",
+        "TaskNotFoundError",
+        "TaskStateError",
+        "UnknownTaskError",
+    ),
+    "sparkle.tasks.calls": ("TaskCall",),
+    "sparkle.tasks.context": ("current_task",),
+    "sparkle.tasks.record": ("TaskRecord",),
+    "sparkle.tasks.registry": ("long_task",),
+    "sparkle.tasks.retry": ("RetryPolicy",),
+    "sparkle.tasks.schedule": (
+        "close_tasks",
+        "configure_tasks",
+        "schedule_long_task",
+        "schedule_long_task_async",
+        "schedule_long_tasks",
+    ),
+    "sparkle.tasks.states": (
+        "TaskMode",
+        "TaskState",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -26,7 +26,12 @@ from sparkle.settings import PREFIX, Settings, UpstreamSettings, describe
 
 Row = Sequence[object]
 
-_ERROR_HOMES = ("sparkle.errors", "sparkle.server.idempotency", "sparkle.llm.providers.failures")
+_ERROR_HOMES = (
+    "sparkle.errors",
+    "sparkle.errors_tasks",
+    "sparkle.server.idempotency",
+    "sparkle.llm.providers.failures",
+)
 """Modules that define errors; the tree's own comes first."""
 
 _FAMILIES = {
