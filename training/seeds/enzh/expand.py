@@ -11,13 +11,17 @@ import random
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BANKS = Path(__file__).parent / "banks"
 MAX_DEPTH = 12
 DEFAULT_COUNT = 3_000
+GIVEN = frozenset({"insert", "body"})  # slots a generator fills itself
 _SLOT = re.compile(r"«([^«»]*)»")
 _HAN_GAP = re.compile(
     r"(?<=[\u4e00-\u9fff，。：；！？、“”《》（）]) +(?=[\u4e00-\u9fff，。：；！？、“”《》（）])"
@@ -54,7 +58,7 @@ class Bank:
             "attack": sorted(slot for slot in slots if slot.startswith("attack.")),
             "benign": sorted(slot for slot in slots if slot.startswith("benign.")),
         }
-        missing = sorted(self.referenced() - set(slots))
+        missing = sorted(self.referenced() - set(slots) - GIVEN)
         if missing:
             raise BankError(f"bank {name}: no slot {', '.join(missing)}; add it to banks/{name}.yaml")
 
@@ -69,11 +73,15 @@ class Bank:
         """The slots from which rows of this side start, in a fixed order."""
         return self._roots[side]
 
-    def pick(self, rng: random.Random, slot: str) -> str:
-        """One expansion of ``slot``. Raises `BankError` when templates nest deeper than `MAX_DEPTH`."""
-        return self._expand(rng, f"«{slot}»", 0)
+    def pick(self, rng: random.Random, slot: str, given: Mapping[str, str] | None = None) -> str:
+        """One expansion of ``slot``; slots named in ``given`` take that text as it is. Raises `BankError` when templates nest deeper than `MAX_DEPTH`."""
+        return self.fill(rng, f"«{slot}»", given)
 
-    def _expand(self, rng: random.Random, text: str, depth: int) -> str:
+    def fill(self, rng: random.Random, template: str, given: Mapping[str, str] | None = None) -> str:
+        """The template with all of its slots filled. Raises `BankError` as `pick` does."""
+        return self._expand(rng, template, given or {}, 0)
+
+    def _expand(self, rng: random.Random, text: str, given: Mapping[str, str], depth: int) -> str:
         if depth > MAX_DEPTH:
             raise BankError(f"bank {self.name}: slots nest deeper than {MAX_DEPTH} levels")
 
@@ -81,7 +89,9 @@ class Bank:
             inner = match.group(1)
             if "|" in inner:
                 return rng.choice(inner.split("|"))
-            return self._expand(rng, rng.choice(self.slots[inner]), depth + 1)
+            if inner in given:
+                return given[inner]
+            return self._expand(rng, rng.choice(self.slots[inner]), given, depth + 1)
 
         return _SLOT.sub(fill, text)
 
