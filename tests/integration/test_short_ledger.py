@@ -156,6 +156,23 @@ async def test_tasks_that_end_faster_than_they_can_be_written_are_slowed_down_an
     assert len(ledger.find(limit=1_000).records) == 400
 
 
+async def test_a_task_that_is_cancelled_in_the_ledger_is_cancelled_where_it_runs(
+    ledger: WatchedLedger,
+) -> None:
+    clock, gate = ManualClock(time.time()), Gate()
+    async with TaskManager(ledger=ledger, clock=clock) as tasks:
+        handle = await tasks.spawn(gate.work(), task_name="slow")
+        await written(tasks, clock)
+        await asyncio.to_thread(ledger.cancel, handle.id)
+        while not handle.done():
+            await asyncio.sleep(0.001)
+            clock.advance(0.5)
+        assert gate.cancelled == ["it"]
+    row = ledger.get(handle.id)
+    assert row.state is TaskState.CANCELLED
+    assert row.cancel_requested
+
+
 def test_what_ends_the_process_is_in_the_ledger_too(ledger: WatchedLedger) -> None:
     async def leave() -> None:
         raise SystemExit(3)

@@ -127,6 +127,7 @@ class TaskManager:
                 owner=f"manager:{socket.gethostname()}:{os.getpid()}:{self._ids()[-6:]}",
                 write_seconds=self.settings.write_seconds,
                 unwritten=self.settings.unwritten,
+                cancel=self.cancel,
             )
             self._service.append(asyncio.create_task(self._writer.run(), name="task manager: records"))
 

@@ -6,15 +6,16 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sparkle.clock import Clock
 from sparkle.tasks.handle import TaskHandle
 from sparkle.tasks.record import TaskRecord
 from sparkle.tasks.waits import happens_within
 
+T = TypeVar("T")
 log = logging.getLogger("sparkle.tasks")
 ALIVE_SECONDS = 15.0
 """How long the ledger believes in this process after each announcement."""
@@ -42,6 +43,10 @@ class ShortLedger(Protocol):
         """Say that this process ends."""
         ...
 
+    def cancel_requests(self, owner: str) -> list[str]:
+        """Ids of this process's unfinished tasks that somebody elsewhere wants cancelled."""
+        ...
+
 
 class WriteBehind:
     """Keeps the ledger's rows of this process's short tasks up to date.
@@ -55,10 +60,18 @@ class WriteBehind:
         owner: Id under which this process announces itself.
         write_seconds: Time between two writes.
         unwritten: Most finished tasks whose records wait.
+        cancel: Called with the id of a task that somebody elsewhere wants cancelled.
     """
 
     def __init__(
-        self, ledger: ShortLedger, clock: Clock, *, owner: str, write_seconds: float, unwritten: int
+        self,
+        ledger: ShortLedger,
+        clock: Clock,
+        *,
+        owner: str,
+        write_seconds: float,
+        unwritten: int,
+        cancel: Callable[[str], object],
     ) -> None:
         self.owner = owner
         self.error: str | None = None
@@ -69,6 +82,7 @@ class WriteBehind:
         self._clock = clock
         self._write_seconds = write_seconds
         self._unwritten = unwritten
+        self._cancel = cancel
         self._changed: dict[TaskHandle[Any], None] = {}
         self._backlog: dict[str, TaskRecord] = {}
         self._under_way = 0
@@ -98,7 +112,9 @@ class WriteBehind:
     def note(self, handle: TaskHandle[Any]) -> None:
         """``handle`` has changed its state."""
         if self.error is not None and len(self._changed) >= self._unwritten and handle not in self._changed:
-            self.lost += 1  # the ledger has its rest, up to half a minute: memory must not pay for it
+            self.lost += (
+                handle.done()
+            )  # the ledger has its rest, up to half a minute: memory must not pay for it
             return
         self._changed[handle] = None
         if len(self._changed) == _EARLY:
@@ -142,7 +158,8 @@ class WriteBehind:
         records: list[TaskRecord] = [*backlog.values()]
         self._under_way = len(records) + len(items)
         try:
-            await self._in_thread(self._write, records, items)
+            for id_ in await self._in_thread(self._write, records, items):
+                self._cancel(id_)
         except asyncio.CancelledError:
             self._keep(records, items)  # written or not: writing them again does no harm
             raise
@@ -172,7 +189,8 @@ class WriteBehind:
             self.lost += 1
         self._backlog = kept
 
-    def _write(self, records: list[TaskRecord], items: list[TaskHandle[Any] | TaskRecord]) -> None:
+    def _write(self, records: list[TaskRecord], items: list[TaskHandle[Any] | TaskRecord]) -> list[str]:
+        """In the thread: write, and ask who is to be cancelled."""
         now = self._clock.monotonic()
         if self._announced is None or now - self._announced >= _ANNOUNCE_SECONDS:
             facts = {"host": socket.gethostname(), "pid": os.getpid()}
@@ -185,6 +203,7 @@ class WriteBehind:
             self._ledger.write_short(
                 [item if isinstance(item, TaskRecord) else item.snapshot(self.owner) for item in batch]
             )
+        return self._ledger.cancel_requests(self.owner)
 
     def _leave(self) -> None:
         try:
@@ -192,5 +211,5 @@ class WriteBehind:
         except Exception as exc:  # noqa: BLE001  the ledger notices by itself that this process is gone
             log.warning("could not sign off from the ledger: %s", type(exc).__name__)
 
-    async def _in_thread(self, work: Any, *args: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
