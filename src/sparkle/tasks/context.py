@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparkle.errors import NoCurrentTaskError, TaskCancelledError, TaskError
 
 if TYPE_CHECKING:
-    from sparkle.tasks.record import TaskRecord
     from sqlalchemy import Connection
+
+    from sparkle.tasks.record import TaskRecord
 
 _NOTE_CHARACTERS = 200
 
@@ -21,6 +22,10 @@ class TaskRuntime(Protocol):
 
     def open_transaction(self) -> Connection:
         """Begin the transaction that will complete the task."""
+        ...
+
+    def open_reading(self) -> AbstractContextManager[Connection]:
+        """A read transaction of the ledger's database."""
         ...
 
     def note_progress(self, progress: float, note: str | None) -> None:
@@ -105,6 +110,13 @@ class TaskContext:
         if self._connection is None:
             self._connection = self._runtime.open_transaction()
         return self._connection
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A read transaction of the ledger's database, for what the task must know before it computes.
+
+        It holds nobody up and sees one state of the data; it is not the transaction of :meth:`connection`.
+        """
+        return self._runtime.open_reading()
 
     def on_completion(self, write: Callable[[Connection], Any]) -> None:
         """Call ``write(connection)`` inside the transaction that completes the task, after its function returned.

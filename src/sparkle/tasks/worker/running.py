@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,10 @@ class Running:
     def open_transaction(self) -> Connection:
         """Begin the transaction that will complete the task."""
         return self.stack.enter_context(self.ledger.write())
+
+    def open_reading(self) -> AbstractContextManager[Connection]:
+        """A read transaction of the ledger's database."""
+        return self.ledger.read()
 
     def note_progress(self, progress: float, note: str | None) -> None:
         """Keep this progress for the next heartbeat."""
