@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BANKS = Path(__file__).parent / "banks"
 MAX_DEPTH = 12
 DEFAULT_COUNT = 3_000
-GIVEN = frozenset({"insert", "body"})  # slots a generator fills itself
+GIVEN = frozenset({"insert", "body", "codec"})  # slots a generator fills itself
 _SLOT = re.compile(r"«([^«»]*)»")
 _HAN_GAP = re.compile(
     r"(?<=[\u4e00-\u9fff，。：；！？、“”《》（）]) +(?=[\u4e00-\u9fff，。：；！？、“”《》（）])"
@@ -74,7 +74,10 @@ class Bank:
         return self._roots[side]
 
     def pick(self, rng: random.Random, slot: str, given: Mapping[str, str] | None = None) -> str:
-        """One expansion of ``slot``; slots named in ``given`` take that text as it is. Raises `BankError` when templates nest deeper than `MAX_DEPTH`."""
+        """One expansion of ``slot``; slots named in ``given`` take that text as it is.
+
+        Raises `BankError` when templates nest deeper than `MAX_DEPTH`.
+        """
         return self.fill(rng, f"«{slot}»", given)
 
     def fill(self, rng: random.Random, template: str, given: Mapping[str, str] | None = None) -> str:
@@ -93,7 +96,9 @@ class Bank:
                 return given[inner]
             return self._expand(rng, rng.choice(self.slots[inner]), given, depth + 1)
 
-        return _SLOT.sub(fill, text)
+        filled = _SLOT.sub(fill, text)
+        # An alternative may itself hold a slot: the inner one is filled first, the outer one in the next round.
+        return self._expand(rng, filled, given, depth + 1) if _SLOT.search(filled) else filled
 
 
 @lru_cache(maxsize=32)
