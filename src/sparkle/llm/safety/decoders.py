@@ -27,6 +27,8 @@ MAX_RUN = 1_000_000
 _LONG_ENOUGH_TO_SHIFT = 24
 """Letters before a base64 run that belong to no encoding are tried to be left out from this length on."""
 
+_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_BASE32_SMALL = _BASE32.lower()
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*(?:={1,6})?")
 _HEX_PAIRS = re.compile(
     r"(?:0x|\\x)?[0-9A-Fa-f]{2}(?:[\s,:;|-]{1,3}(?:0x|\\x)?[0-9A-Fa-f]{2}){5,}(?![0-9A-Fa-f])"
@@ -34,11 +36,11 @@ _HEX_PAIRS = re.compile(
 _BINARY = re.compile(r"[01]{8}(?:[\s,]{1,2}[01]{8}){4,}|(?:[01]{8}){5,}")
 _DECIMAL = re.compile(r"\d{2,3}(?:[\s,;]{1,2}\d{2,3}){7,}")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_QUOTED = re.compile(r"(?:=[0-9A-Fa-f]{2})+")
+_QUOTED = re.compile(r"(?:=[0-9A-Fa-f]{2}|=\r?\n)+")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});?")
 _ESCAPE = re.compile(
-    r"(?:(?:\\|%)u[0-9A-Fa-f]{4}|\\u\{[0-9A-Fa-f]{1,6}\}|[Uu]\+[0-9A-Fa-f]{4,5}|\\x[0-9A-Fa-f]{2}"
-    r"|\\[0-7]{3})"
+    r"(?:(?:\\|%)u[0-9A-Fa-f]{4}|\\u\{[0-9A-Fa-f]{1,6}\}|[Uu]\+[0-9A-Fa-f]{4,5}(?: (?=[Uu]\+))?"
+    r"|(?:\\x[0-9A-Fa-f]{2})+|(?:\\[0-7]{3})+)"
 )
 _JSON_ESCAPE = re.compile(r"\\[nrtbf\"/\\]")
 _ASCII85 = re.compile(r"<~([!-}\s]{5,})~>|(?:^|(?<=\s))([!-~]{15,})(?=\s|$)")
@@ -85,7 +87,7 @@ def _unhex(token: str) -> bytes:
 
 def _unbase32(token: str) -> bytes:
     bare = token.rstrip("=")
-    return base64.b32decode(bare + "=" * (-len(bare) % 8))
+    return base64.b32decode(bare + "=" * (-len(bare) % 8), casefold=True)
 
 
 def _unbase64(token: str) -> bytes:
@@ -117,7 +119,7 @@ def encoded_runs(view: View) -> Iterator[Run]:
         attempts: list[Callable[[str], bytes]] = []
         if len(token) % 2 == 0 and not bare.strip("0123456789abcdefABCDEF"):
             attempts.append(_unhex)
-        if not bare.strip("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"):
+        if not bare.strip(_BASE32) or (not bare.strip(_BASE32_SMALL) and any(c.isdigit() for c in bare)):
             attempts.append(_unbase32)
         attempts.append(_unbase64)
         if len(token) >= _LONG_ENOUGH_TO_SHIFT:
@@ -153,7 +155,10 @@ decimal = _number_runs(_DECIMAL, re.compile(r"\d{2,3}"), 10)
 def _percent_like(pattern: re.Pattern[str], sign: str) -> Decoder:
     def decode(view: View) -> Iterator[Run]:
         for match in pattern.finditer(view.source):
-            raw = unquote_to_bytes(match.group().replace(sign, "%"))
+            # A sign before a line's end is where quoted-printable folds lines.
+            raw = unquote_to_bytes(
+                "".join(match.group().split(f"{sign}\n")).replace(sign, "%").replace("%\r\n", "")
+            )
             try:
                 yield match.start(), match.end(), raw.decode()
             except UnicodeDecodeError:
@@ -180,10 +185,26 @@ def escapes(view: View) -> Iterator[Run]:
     r"""Escaped characters of programming languages: ``\u5ffd``, ``\x69``, ``\151``, ``U+5FFD``, ``%u5ffd``."""
     for match in _ESCAPE.finditer(view.source):
         token = match.group()
-        kind, rest = token[1], token[2:]
-        code = int(token[1:], 8) if kind.isdigit() else int(rest.strip("{}"), 16)
+        if token[1] in "x01234567":
+            yield from _byte_escapes(token, match.start())
+            continue
+        code = int(token[2:].strip("{} "), 16)
         if code < 0xD800 or 0xE000 <= code <= 0x10FFFF:
             yield match.start(), match.end(), chr(code)
+
+
+def _byte_escapes(token: str, start: int) -> Iterator[Run]:
+    """A row of escaped bytes: as UTF-8 where it is some, else each byte as the character of its number."""
+    codes = [int(code.removeprefix("x"), 16 if code[0] == "x" else 8) for code in token.split("\\")[1:]]
+    if max(codes) > 0x7F:
+        try:
+            yield start, start + len(token), bytes(code & 0xFF for code in codes).decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return
+    for index, code in enumerate(codes):
+        yield start + 4 * index, start + 4 * index + 4, chr(code)
 
 
 def json_escapes(view: View) -> Iterator[Run]:
@@ -194,7 +215,7 @@ def json_escapes(view: View) -> Iterator[Run]:
 
 
 def ascii85(view: View) -> Iterator[Run]:
-    """Ascii85 and base85; asked for only where the text names them or uses Adobe's brackets."""
+    """Ascii85 and base85, in Adobe's brackets or as a long run of letters and signs without a blank."""
     for match in _ASCII85.finditer(view.source):
         token = match.group(1) or match.group(2)
         for attempt in (base64.a85decode, base64.b85decode):

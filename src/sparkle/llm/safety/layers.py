@@ -17,13 +17,14 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from sparkle.llm.safety import decoders
+from sparkle.llm.safety import decoders, respelled
 from sparkle.llm.safety.decoders import Decoder
 from sparkle.llm.safety.engine import default_engine
 from sparkle.llm.safety.fold import GONE
 from sparkle.llm.safety.regex import RegexSet
 from sparkle.llm.safety.resources import read_data
-from sparkle.llm.safety.telltales import ROTATIONS, SPELLED, Telltales, pulled_apart
+from sparkle.llm.safety.respellings import ascii85_indicator, misspelt, respellings
+from sparkle.llm.safety.telltales import ROTATIONS, SPELLED, UPSIDE_DOWN, Telltales, pulled_apart
 from sparkle.llm.safety.views import Mirror, View, replace_runs, visible
 
 MAX_DEPTH = 5
@@ -38,7 +39,8 @@ _GAP = re.compile(r"[\W_]+")
 _HYPHENS = re.compile(r"(?<![a-z])[a-z]{1,5}(?:[-._*|~\\]{1,2}[a-z]{1,5}){2,}(?![a-z])")
 _MARKED = re.compile(rb"\x01+")
 _LONG_WORD = re.compile(r"[A-Za-z]{24,}")
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_WORD = re.compile(r"([.,!?;:]?)([^\W\d_]{2,})")
+_TURNED = re.compile("[ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ]")
 _ESCAPED = rb"\\u\{?[0-9a-f]{2}|\\x[0-9a-f]{2}|\\[0-7]{3}|u\+[0-9a-f]{4}|%u[0-9a-f]{4}"
 _CONTROL = rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 _CJK = r"[\xe4-\xe9][\x80-\xbf]{2}"
@@ -53,6 +55,8 @@ _APART = (
 ).encode()
 """Single letters or Chinese characters with signs, blanks or emoji between them, several times in a row."""
 
+_MISSPELT = "misspelt"
+
 Rank = Literal[0, 1, 2, 3]
 """Readings follow each other in this order: decoding, taking separators out, turning or rotating letters, leet. Without
 an order the same few tricks would be tried in every permutation."""
@@ -63,6 +67,7 @@ class LayerData(Struct, frozen=True, forbid_unknown_fields=True):
 
     words: tuple[str, ...]
     words_zh: tuple[str, ...]
+    around: tuple[str, ...]
     rotated: tuple[str, ...]
     reversed_zh: tuple[str, ...]
     morse: dict[str, str]
@@ -103,14 +108,15 @@ def _translation(name: str, table: Mapping[int, str], rank: Rank = 2) -> Layer:
     return Layer(name, None, lambda view: view.child(name, view.source.translate(table), None), rank)
 
 
-def _compact(words: Sequence[str]) -> Callable[[View], View | None]:
+def _compact(words: Sequence[str], around: Sequence[str]) -> Callable[[View], View | None]:
     """``i g n o r e``, ``in-struc-tions``, ``ign ore`` and ``忽/略`` without what stands between the letters."""
     apart = pulled_apart(words)
+    beside = re.compile(rf"(?<![a-z])(?:{pulled_apart(around).pattern})(?![a-z])")
 
     def read(view: View) -> View | None:
         marks = bytearray(len(view.text))
         for found in chain(
-            *(runs.finditer(view.text) for runs in (_LATIN_RUN, _CHINESE_RUN, _HYPHENS, apart))
+            *(runs.finditer(view.text) for runs in (_LATIN_RUN, _CHINESE_RUN, _HYPHENS, apart, beside))
         ):
             for gap in _GAP.finditer(view.text, found.start(), found.end()):
                 _mark(marks, gap)
@@ -135,8 +141,15 @@ def _backwards(view: View) -> View:
     return view.child("reversed", view.source[::-1], Mirror(len(view.source)))
 
 
+def _upside_down(view: View) -> View | None:
+    if _TURNED.search(view.source) is None:
+        return None
+    return view.child("upside down", view.source.translate(UPSIDE_DOWN)[::-1], Mirror(len(view.source)))
+
+
 def _words_backwards(view: View) -> View | None:
-    runs = ((match.start(), match.end(), match.group()[::-1]) for match in _WORD.finditer(view.source))
+    # A mark that a reversed word begins with ended it.
+    runs = ((m.start(), m.end(), m.group(2)[::-1] + m.group(1)) for m in _WORD.finditer(view.source))
     return replace_runs(view, "reversed words", runs)
 
 
@@ -151,12 +164,14 @@ def _decodings(data: LayerData) -> Iterator[Layer]:
     yield _decoding("binary", rb"[01]{8}[\s,]{0,2}[01]{8}", decoders.binary)
     yield _decoding("decimal", rb"(?:[0-9]{2,3}[\s,;]{1,2}){7}", decoders.decimal)
     yield _decoding("quoted-printable", rb"(?:=[0-9a-f]{2}){2}", decoders.quoted_printable)
-    yield _decoding("ascii85", rb"<~|(?:ascii|base) ?-?85|[ab]85", decoders.ascii85)
+    yield _decoding("ascii85", ascii85_indicator(), decoders.ascii85)
     yield _decoding("morse", rb"(?:[.-]{1,6}[ /|]{1,3}){7}", decoders.morse(data.morse))
     spelling = decoders.spelling(data.spelling)
     yield _decoding(
         "spelling", rb"(?:" + spelled + rb")[\s,.-]{1,2}(?:" + spelled + rb")\b", spelling, compact=True
     )
+    for other in respellings():
+        yield _decoding(other.name, other.indicator, other.decoder, compact=other.compact)
 
 
 def _leet(data: LayerData) -> dict[str, dict[str, str]]:
@@ -164,10 +179,11 @@ def _leet(data: LayerData) -> dict[str, dict[str, str]]:
 
 
 def _disguises(data: LayerData) -> Iterator[Layer]:
-    yield Layer("compact", _APART, _compact((*data.words, *data.words_zh)), 1)
+    yield Layer("compact", _APART, _compact((*data.words, *data.words_zh), data.around), 1)
     yield Layer("joined", _JOINED, _joined, 1)
     yield Layer("reversed", None, _backwards, 2)
     yield Layer("reversed words", None, _words_backwards, 2)
+    yield Layer("upside down", None, _upside_down, 2)
     for name, table in ROTATIONS.items():
         yield _translation(name, table)
     for name, signs in _leet(data).items():
@@ -178,7 +194,9 @@ class Layers:
     """The readings that exist and the indicators that ask for them. Immutable, thread-safe."""
 
     def __init__(self, data: LayerData, vocabulary: Collection[str] = ()) -> None:
-        self.layers = (*_decodings(data), *_disguises(data))
+        self._misspelt = misspelt()
+        mended = Layer(_MISSPELT, None, lambda v: replace_runs(v, _MISSPELT, self._misspelt.mended(v)), 3)
+        self.layers = (*_decodings(data), *_disguises(data), mended)
         shown = [(layer, layer.indicator) for layer in self.layers if layer.indicator is not None]
         self._shown = [layer for layer, _ in shown]
         self._indicators = RegexSet([*(indicator for _, indicator in shown), _CONTROL, SPELLED])
@@ -205,11 +223,13 @@ class Layers:
             return list(self.layers), True
         control, spelled = len(self._shown), len(self._shown) + 1
         names = self._telltales.disguises(view.data, spelled_with_signs=spelled in found)
+        if self._misspelt.occur(view.data):
+            names.add(_MISSPELT)
         if not found and not names:
             return [], False
         names.update(self._shown[index].name for index in found if index < control)
         if "reversed" in names:
-            names.add("reversed words")
+            names.update(("reversed words", "upside down"))
         return [layer for layer in self.layers if layer.name in names], control in found
 
     def _read_all(self, root: View, layers: list[Layer], hidden: bool) -> Readings:
@@ -248,7 +268,11 @@ class Layers:
         return Readings(root, tuple(views), exhausted)
 
 
-_HIDDEN = (("tags", decoders.tags), ("variation selectors", decoders.selectors))
+_HIDDEN = (
+    ("tags", decoders.tags),
+    ("variation selectors", decoders.selectors),
+    ("direction", respelled.bidi),
+)
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from sparkle.errors import InvalidRequestError
 from sparkle.llm.policy import Trust
-from sparkle.llm.safety.pieces import Piece, Pieces, read_together, render_path
+from sparkle.llm.safety.pieces import Piece, Pieces, join_turns, read_together, render_path
 from sparkle.llm.safety.redact import Keys
 from sparkle.llm.safety.rest import take_rest
 from sparkle.llm.safety.walk import TooManyStringsError, Walker
@@ -52,6 +52,7 @@ def collect(
         for index, message in enumerate(messages):
             collector.message(index, message)
         collector.close()
+        collector.close_turns()
         if tools is not None or rest:
             take_rest(walker, tools, rest, roles)
     except TooManyStringsError:
@@ -66,6 +67,8 @@ class _Collector:
         self.most_parts = 0
         self._speaker = ""
         self._first = 0
+        self._turns: list[Piece] = []
+        self._answered = False
 
     def message(self, index: int, message: object) -> None:
         if not isinstance(message, Mapping):
@@ -76,6 +79,9 @@ class _Collector:
             raise InvalidRequestError("a message needs a role", param=f"messages[{index}].role")
         trust = self._roles.get(role, "untrusted")
         before = len(self.walker.items)
+        name = fields.get("name")
+        if name is not None:
+            self._name((index, "name"), name, trust)  # models are shown it before what is said
         content = fields.get("content")
         if isinstance(content, str):
             self.walker.add(Piece((index, "content"), content, trust))
@@ -85,6 +91,10 @@ class _Collector:
             self._extras(index, fields, trust)
         if len(self.walker.items) > before:  # a message that says nothing parts no neighbours
             speaker = "user" if role == "retrieved" else role  # upstream they are the same
+            if trust == "untrusted":
+                # Only what follows an answer is a further turn; neighbours are read together anyway.
+                self._answered |= bool(self._turns) and speaker != self._speaker
+                self._turns += [p for p in self.walker.items[before:] if p.trust == "untrusted" and p.text]
             if speaker != self._speaker:
                 self.close(before)
                 self._speaker = speaker
@@ -101,10 +111,12 @@ class _Collector:
             items += later
         self._first = end
 
+    def close_turns(self) -> None:
+        """Have a speaker's turns read together, too, if somebody answered in between."""
+        if self._answered:
+            self.walker.items.append(join_turns(self._turns))
+
     def _extras(self, index: int, fields: Mapping[str, Any], trust: Trust) -> None:
-        name = fields.get("name")
-        if name is not None:
-            self._name((index, "name"), name, trust)
         calls = fields.get("tool_calls")
         if calls is not None:
             if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):

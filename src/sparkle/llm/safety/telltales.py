@@ -36,6 +36,9 @@ ROTATIONS: Mapping[str, Mapping[int, str]] = {
 }
 """Name to the table that undoes it."""
 
+UPSIDE_DOWN: Mapping[int, str] = {ord(a): b for a, b in zip("bdpqun", "qpdbnu", strict=True)}
+"""Letters that are others when turned; the normaliser knows the rest by their looks."""
+
 _COMMON_ROTATIONS = ("rot13",)
 """Those in which every word of the vocabulary is looked for."""
 
@@ -81,6 +84,10 @@ class Telltales:
             disguised += [(name, word.translate(inverse), True) for word in rotated]
             if name in _COMMON_ROTATIONS:
                 disguised += [(name, word.translate(inverse), False) for word in further if word.isascii()]
+        for word in words:
+            turned = word.translate(UPSIDE_DOWN)[::-1]
+            if word.isascii() and turned != word[::-1]:
+                disguised.append(("upside down", turned, True))
         self._names = [name for name, _, _ in disguised]
         self._disguised = _Words((word, sure) for _, word, sure in disguised)
 

@@ -19,7 +19,12 @@ from sparkle.llm.safety.fold import GONE, expansions, fold
 Run = tuple[int, int, str]
 """(start, end, replacement): code points ``start:end`` of a source read as ``replacement``."""
 
-_EVERYDAY = frozenset({"visible", "url", "entities", "escapes", "json", "quoted-printable"})
+_EVERYDAY = frozenset(
+    {
+        "visible", "url", "entities", "escapes", "json", "quoted-printable", "inline tags", "string pieces",
+        "named pieces", "numbered items", "odd gaps", "chinese gaps", "misspelt", "pinyin", "homophones",
+    }
+)  # fmt: skip
 """Readings of ways to write that are common where nothing is hidden."""
 
 _GONE_RUN = re.compile(GONE + "+")
@@ -126,8 +131,10 @@ class View:
             return start, end
         # One more on each side, because what stands beside a word decides whether it is one.
         changed = self.plain or self._changed(max(start - 1, 0), min(end + 1, len(self.source)))
-        if not changed:
-            return None
+        return self.place(start, end) if changed else None
+
+    def place(self, start: int, end: int) -> tuple[int, int]:
+        """The code points of the original text that the view's non-empty span ``start:end`` stems from."""
         view = self
         while view.parent is not None:
             if view.offsets is not None:

@@ -40,10 +40,12 @@ def _typing(kind: str, share: float) -> Mutate:
     """A slip of one kind in a ``share`` of the longer words."""
 
     def mutate(text: str, rng: Random) -> str:
-        return " ".join(
-            _slip(word, kind, rng) if len(word.rstrip(".,?!")) > _LONG and rng.random() < share else word
-            for word in text.split(" ")
-        )
+        def one(word: str) -> str:
+            bare = word.rstrip(".,?!")
+            chosen = len(bare) > _LONG and rng.random() < share
+            return _slip(bare, kind, rng) + word[len(bare) :] if chosen else word
+
+        return " ".join(map(one, text.split(" ")))
 
     return latin_only(mutate)
 
