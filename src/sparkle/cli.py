@@ -21,6 +21,7 @@ _COMMANDS = {
     "keys": "sparkle.cli_keys:keys",
     "worker": "sparkle.cli_worker:worker",
     "relay": "sparkle.cli_worker:relay",
+    "beat": "sparkle.cli_worker:beat",
     "settings": "sparkle.cli_settings:settings",
 }
 

@@ -1,4 +1,4 @@
-"""``sparkle worker`` and ``sparkle relay``."""
+"""``sparkle worker``, ``sparkle relay`` and ``sparkle beat``."""
 
 from __future__ import annotations
 
@@ -56,3 +56,12 @@ def relay(data_dir: str | None, config: str | None, die_with_parent: bool) -> No
     from sparkle.tasks.processes import run_relay
 
     sys.exit(run_relay(_settings(data_dir, config, die_with_parent)))
+
+
+@click.command()
+@_common
+def beat(data_dir: str | None, config: str | None, die_with_parent: bool) -> None:
+    """Schedule recurring tasks. One is active, further ones stand by; no tick fires twice."""
+    from sparkle.tasks.processes import run_beat
+
+    sys.exit(run_beat(_settings(data_dir, config, die_with_parent)))

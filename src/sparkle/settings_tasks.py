@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, field
 
 from sparkle.settings_base import Count, Seconds, Section, doc
 
@@ -28,6 +30,25 @@ class ShortTasksSettings(Section, frozen=True):
     unwritten: Annotated[
         int, doc("Finished short tasks whose records may wait for a ledger that does not answer.", ge=1)
     ] = 20_000
+
+
+Priority = Annotated[int, Meta(ge=0, le=9)]
+
+
+class ScheduleSettings(Section, frozen=True):
+    """A task that the beat schedules again and again."""
+
+    task: Annotated[str, doc("Name of the long task.")]
+    cron: Annotated[str, doc('Five fields such as "0 3 * * *", or @daily. Give cron or every.')] = ""
+    every: Annotated[float, doc("Seconds between two runs, at least 1.", ge=0)] = 0.0
+    timezone: Annotated[str, doc("IANA zone of cron.")] = "UTC"
+    missed: Annotated[
+        Literal["latest", "skip"], doc("After an outage of the beat: fire the last missed tick, or none.")
+    ] = "latest"
+    args: Annotated[tuple[Any, ...], doc("Positional arguments.")] = ()
+    kwargs: Annotated[dict[str, Any], doc("Named arguments.")] = field(default_factory=dict[str, Any])
+    queue: Annotated[str, doc("Queue; empty: the task's own.")] = ""
+    priority: Annotated[Priority | None, doc("0 to 9; unset: the task's own.")] = None
 
 
 class TasksSettings(Section, frozen=True):
@@ -82,4 +103,7 @@ class TasksSettings(Section, frozen=True):
     keep_failed_days: Annotated[
         Count, doc("Days to keep failed, cancelled and interrupted tasks; 0 keeps them.")
     ] = 30
+    schedules: Annotated[
+        dict[str, ScheduleSettings], doc("What the beat schedules, by name: task, cron or every, arguments.")
+    ] = field(default_factory=dict[str, ScheduleSettings])
     short: ShortTasksSettings = ShortTasksSettings()

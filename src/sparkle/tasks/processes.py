@@ -1,4 +1,4 @@
-"""The processes of long tasks, each as a function that runs until it is told to stop: relay, worker."""
+"""The processes of long tasks, each as a function that runs until it is told to stop: relay, beat, worker."""
 
 from __future__ import annotations
 
@@ -126,6 +126,36 @@ def run_relay(settings: Settings) -> int:
     finally:
         bell.close()
         ledger.close()
+    return 0
+
+
+def run_beat(settings: Settings) -> int:
+    """Run a beat until a signal; returns the exit code.
+
+    Raises:
+        ConfigurationError: A schedule is wrong, or a module with tasks cannot be imported.
+        SparkleError: The ledger is not configured as it must be.
+    """
+    from sparkle.tasks.beat import Beat
+    from sparkle.tasks.recurring import all_recurring
+    from sparkle.tasks.registry import load_task_modules
+    from sparkle.tasks.tasks import Tasks
+
+    set_up_process(settings)
+    stop = stop_on_signals()
+    load_task_modules((*BUILT_IN_MODULES, *settings.tasks.modules))
+    tasks = Tasks(open_ledger(settings), settings.tasks)
+    try:
+        Beat(
+            tasks,
+            all_recurring(settings.tasks.schedules),
+            settings.tasks,
+            owner=process_id("beat"),
+            clock=SystemClock(),
+            info=facts(),
+        ).run(stop)
+    finally:
+        tasks.close()
     return 0
 
 
