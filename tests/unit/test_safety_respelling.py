@@ -108,13 +108,12 @@ def test_a_misspelt_word_is_mended(written: str, meant: str) -> None:
     assert [(view.text[start:end], word) for start, end, word in mender.mended(view)] == [(written, meant)]
 
 
-def test_words_that_are_spelt_rightly_ask_for_nothing() -> None:
+def test_words_that_are_spelt_rightly_stay_as_they_are() -> None:
     data = msgspec.yaml.decode(read_data("respelling.yaml"))
     mender = misspelt()
     for word in data["misspelt"]:
         view = View("text", f"{word} {word.upper()}")
         assert not list(mender.mended(view))
-        assert not mender.occur(View("text", word).data), word
     for word in data["spelt"]:
         assert not list(mender.mended(View("text", word))), word
 
