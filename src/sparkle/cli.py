@@ -19,6 +19,7 @@ _COMMANDS = {
     "redteam": "sparkle.cli_redteam:redteam",
     "policy": "sparkle.cli_policy:policy",
     "keys": "sparkle.cli_keys:keys",
+    "tasks": "sparkle.cli_tasks:tasks",
     "worker": "sparkle.cli_worker:worker",
     "relay": "sparkle.cli_worker:relay",
     "beat": "sparkle.cli_worker:beat",
