@@ -59,8 +59,8 @@ test: $(VENV)/.dev ## Install and run all tests, with coverage
 test-fast: $(VENV)/.dev ## Unit and property tests only
 	@$(BIN)/python -m pytest -n 2 tests/unit tests/property $(ARGS)
 
-chaos: $(VENV)/.dev ## Kill real processes and count what is lost
-	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+chaos: $(VENV)/.dev ## Kill real processes, round after round, and count what is lost (about half an hour)
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(VENV)/.dev ## Measure gateway, guards and streaming; prints the figures of the README
 	@$(BIN)/python -m bench $(ARGS)
