@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from sparkle.llm.output.engine import Pattern, compile_re2
-from sparkle.llm.output.markdown import CODE_REACH, Markdown
+from sparkle.llm.output.engine import compile_re2, finder
+from sparkle.llm.output.markdown import CODE_REACH, Markdown, plain_end
 from sparkle.llm.output.rules import RuleSet
 from sparkle.llm.output.spans import Span
 from sparkle.llm.output.tables import TABLES
 from sparkle.llm.output.text import piece_around, piece_at
+from sparkle.llm.output.tokens import Tokens
 from sparkle.llm.verdict import Mode
 
 _ELEMENTS = "|".join(TABLES.words("active_elements"))
 _EVENTS = "|".join(TABLES.words("event_handlers"))
+_ELEMENT = re.compile(rf"</?(?:{_ELEMENTS})(?=[\s/>\x00]|\Z)", re.IGNORECASE)
 _TOKEN = re.compile(
-    rf"(?P<element></?(?:{_ELEMENTS})(?=[\s/>\x00]|\Z))"
+    rf"(?P<element>{_ELEMENT.pattern})"
     r"|(?P<open><(?=[a-z/!?]))"
     rf"|(?<![a-z0-9])(?P<handler>on(?:{_EVENTS})(?![a-z0-9\-])|on[a-z]{{3,24}}(?==))"
     r"|(?<![a-z0-9])(?P<uri>(?:javascript|vbscript|livescript|mocha):(?=\S)|script:(?=\S)"
@@ -32,11 +33,11 @@ _TOKEN = re.compile(
 )
 # Where a token can begin, for RE2: one pass at its speed over a long text instead of the search above.
 _ELEMENT_START = rf"</?(?:{_ELEMENTS})(?:[\s/>\x00]|\z)"
-_ATTRIBUTE_START = (
-    rf"\bon(?:(?:{_EVENTS})\b|[a-z]{{3,24}}=)|(?:java|vb|live)?script:|mocha:"
-    r"|data:(?:text/|image/svg|application/x)|-moz-binding|expression\(|&(?:#|colon|tab;|newline;)"
+_LINK_START = (
+    r"(?:java|vb|live)?script:|mocha:|data:(?:text/|image/svg|application/x)|-moz-binding|expression\("
+    r"|&(?:#|colon|tab;|newline;)"
 )
-_SHORT = 512
+_ATTRIBUTE_START = rf"\bon(?:(?:{_EVENTS})\b|[a-z]{{3,24}}=)|{_LINK_START}"
 _SCHEME = re.compile(r"(?:javascript|vbscript|livescript|data):", re.IGNORECASE)
 _BROKEN = re.compile(r"(?:java|vb|live)[\s\x00-\x1f]{1,4}\Z", re.IGNORECASE)
 _LINK = re.compile(r"(?:[(<\"'=]|\]:\s{0,3}<?)\Z")
@@ -94,40 +95,63 @@ class ActiveScanner:
         self._watched = {name: replace(rule, mode=Mode.WATCH) for name, rule in self._rules.items()}
         self._markdown = markdown
         where = "output family active"
-        self._elements = compile_re2(f"(?i){_ELEMENT_START}", where)
-        self._attributes = compile_re2(f"(?i){_ATTRIBUTE_START}", where)
-        self._starts = compile_re2(f"(?i)<|{_ATTRIBUTE_START}", where)
+        self._elements = finder(compile_re2(f"(?i){_ELEMENT_START}", where))
+        self._attributes = finder(compile_re2(f"(?i){_ATTRIBUTE_START}", where))
+        self._links = finder(compile_re2(f"(?i){_LINK_START}", where))
+        self._starts = finder(compile_re2(f"(?i)<|{_ATTRIBUTE_START}", where))
+        self._opens = finder(compile_re2(f"(?i)<|{_LINK_START}", where))
 
     def scan(
-        self, text: str, low: int, high: int, state: ActiveState, *, triggered: bool, final: bool
+        self,
+        text: str,
+        low: int,
+        high: int,
+        state: ActiveState,
+        judged: list[int],
+        *,
+        triggered: bool,
+        final: bool,
     ) -> tuple[list[Span], int]:
         """Spans in ``text[low:high]`` and how far they are settled; ``state`` moves on to ``high``.
 
-        When less than ``high`` is settled the state is spoilt and the caller starts again with the lower end.
+        ``judged`` takes the places of handlers and links that had to be judged, findings or not. When less than
+        ``high`` is settled the state is spoilt and the caller starts again with the lower end.
         """
         if not self._rules:
             return [], high
         if not triggered and not state.busy:
             state.skip(text[low:high])
             return [], high
-        starts = self._starts
-        if final and high - low > _SHORT:  # nothing follows, so only what a finding can depend on matters
-            part = text[low:high]
-            if not self._attributes.search(part):
-                if not state.swallow and not self._elements.search(part):
+        tokens, calm, starts = Tokens(_TOKEN, self._starts, text, low, high), False, self._starts
+        if tokens.data is not None:
+            calm = self._markdown and self._links(tokens.data, 0) is None
+            if final and self._attributes(tokens.data, 0) is None:
+                # Nothing follows, so only what a finding can depend on matters.
+                if not state.swallow and self._elements(tokens.data, 0) is None:
                     return [], high
                 starts = self._elements
         spans: list[Span] = []
         at = self._swallow(text, low, high, state, spans) if state.swallow else low
+        if calm and at == low:
+            at = self._shown(tokens, at, state, spans)
         fenced_to = low  # up to here all is code of one fence
-        for token in _tokens(starts, text, at, high):
+        while True:
+            loose = state.in_tag or 0 <= state.since_open <= _LOOSE
+            tokens.find = self._opens if starts is self._starts and not loose else starts
+            if not (token := tokens.next(at)):
+                break
             start, end = token.span()
+            if calm and (paragraph := text.rfind("\n\n", at, start) + 2) > 1:
+                at = _pass(text, at, paragraph, state)
+                at = self._shown(tokens, at, state, spans)
             if start < at:
                 continue
             _pass(text, at, start, state)
             at = start
             kind = str(token.lastgroup)
             span = self._span(token, kind, text, state, low)
+            if kind in ("uri", "entity") or (kind == "handler" and loose):
+                judged.append(start)
             if kind not in ("element", "open") and span is None:
                 continue
             code = start < fenced_to or self._is_code(text, start, state, final=final)
@@ -144,6 +168,34 @@ class ActiveScanner:
             at = _pass(text, at, max(at, min(end, high)), state)
         _pass(text, at, high, state)
         return spans, high
+
+    def _shown(self, tokens: Tokens, at: int, state: ActiveState, spans: list[Span]) -> int:
+        """Past plain Markdown in which elements stand in code only (most answers are nothing else); they are watched.
+
+        Returns ``at`` itself where the text, or what came before it, is not as plain as that.
+        """
+        text, high = tokens.text, tokens.high
+        if state.in_tag or state.swallow:
+            return at
+        state.sync()
+        loose = 0 <= state.since_open <= _LOOSE
+        end = plain_end(text, at, min(high, at + _LOOSE) if loose else high) if state.markdown.plain else at
+        if end == at:
+            return at
+        if loose:  # a handler may be an attribute
+            near = text[at : min(end, at + _LOOSE - state.since_open + 1)].encode()
+            handler = self._attributes(near, 0)
+            if handler is not None:
+                end = at + len(near[: near.rfind(b"\n", 0, handler[0][0]) + 1].decode())
+                if "```" in text[at:end] or end == at:
+                    return at  # the line may stand in a fence
+        if state.since_open >= 0:
+            state.since_open += end - at
+        rule = self._watched.get("script")
+        if rule is not None:
+            found = _ELEMENT.finditer(text, at, end)
+            spans += [Span(*e.span(), rule) for e in found if not (rule.allow and rule.excepted(e.group()))]
+        return end
 
     def _is_code(self, text: str, start: int, state: ActiveState, *, final: bool) -> bool | None:
         if not self._markdown:
@@ -208,26 +260,6 @@ def _pass(text: str, start: int, end: int, state: ActiveState) -> int:
     if end > start:
         state.skip(text[start:end])
     return end
-
-
-def _tokens(starts: Pattern, text: str, low: int, high: int) -> Iterator[re.Match[str]]:
-    """Tokens that begin in ``text[low:high]``."""
-    if high - low <= _SHORT:
-        at = low
-        while (token := _TOKEN.search(text, at)) and token.start() < high:
-            yield token
-            at = token.end()
-        return
-    data = text[low:high].encode()
-    plain = data.isascii()
-    place, byte = low, 0
-    for match in starts.finditer(data):
-        start = match.span()[0]
-        place += start - byte if plain else len(data[byte:start].decode())
-        byte = start
-        token = _TOKEN.match(text, place)
-        if token:
-            yield token
 
 
 _RULE_OF = {"element": "script", "handler": "handler", "uri": "uri", "entity": "uri"}

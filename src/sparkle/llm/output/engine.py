@@ -44,6 +44,10 @@ class Pattern(Protocol):
         ...
 
 
+Find = Callable[[bytes, int], "list[tuple[int, int]] | None"]
+"""See :func:`finder`."""
+
+
 def _options() -> Any:
     options = cast(Any, re2).Options()
     options.max_mem = _MAX_MEM
@@ -61,6 +65,22 @@ def compile_re2(pattern: str, where: str) -> Pattern:
         return cast(Pattern, cast(Any, re2).compile(pattern, _options()))
     except cast(type[Exception], cast(Any, re2).error) as error:
         raise PolicyError(f"{where}: bad RE2 pattern: {error}") from None
+
+
+def finder(pattern: Pattern) -> Find:
+    """The leftmost match in UTF-8 bytes at or after a place, as cheaply as RE2's binding gives it.
+
+    Three times as fast a match as ``finditer``, whose generator and match objects are Python code. Returns the spans of
+    the match and its groups in bytes, ``None`` when there is none.
+    """
+    match = cast("Callable[[Any, bytes, int, int], list[tuple[int, int]]]", cast(Any, pattern)._regexp.Match)
+    anywhere = cast(Any, re2)._Anchor.UNANCHORED
+
+    def find(data: bytes, at: int) -> list[tuple[int, int]] | None:
+        spans = match(anywhere, data, at, len(data))
+        return spans if spans[0][0] >= 0 else None
+
+    return find
 
 
 def compile_set(patterns: Sequence[str]) -> Callable[[bytes], list[int] | None]:

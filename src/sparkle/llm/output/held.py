@@ -10,6 +10,8 @@ from sparkle.llm.output.text import INVISIBLE, fold
 MAX_INVISIBLE = 32
 """Invisible characters in a row that may leave; no writing system and no emoji needs as many."""
 
+_TOO_MANY = re.compile(f"[{INVISIBLE}]{{{MAX_INVISIBLE + 1}}}")
+_TAIL = re.compile(f"[{INVISIBLE}]+\\Z")
 _INVISIBLES = re.compile(f"[{INVISIBLE}]+")
 
 
@@ -39,6 +41,11 @@ class Held:
         else:
             self._invisible = 0
         self.raw += chunk
+
+    @property
+    def shift(self) -> int | None:
+        """How far every place stands from its offset in the whole text; ``None`` where invisible characters stand."""
+        return None if self._marks or self._missing else self.offset
 
     def start(self, index: int) -> int:
         """Raw index of the character at ``index``."""
@@ -79,6 +86,10 @@ class Held:
         """The chunk without invisible characters beyond the limit, and where how many are missing in the rest."""
         parts: list[str] = []
         missing: list[tuple[int, int]] = []
+        if not self._invisible and not _TOO_MANY.search(chunk):  # the usual case, at the speed of one search
+            tail = _TAIL.search(chunk, max(0, len(chunk) - MAX_INVISIBLE))
+            self._invisible = len(tail.group()) if tail else 0
+            return chunk, missing
         before, kept, size = self._invisible, 0, 0
         self._invisible = 0
         for match in _INVISIBLES.finditer(chunk):

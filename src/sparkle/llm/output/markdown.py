@@ -26,6 +26,28 @@ _SPECIAL = re.compile("[`~<]")
 _FIRST = re.compile(r"[ \t]*")
 
 
+# Lines without raw HTML whose code spans are simple, and fences without a backtick inside.
+_PLAIN = re.compile(
+    r"(?:```[^`\n]*+\n(?:[^`\n]*+\n)*+```\n"
+    r"|[^`<~\n\\]*+(?:(?:`[^`\n|]{1,200}+`(?!`)|<(?![A-Za-z/!?]))[^`<~\n\\]*+)*+\n)*+"
+)
+
+
+def plain_end(text: str, start: int, end: int) -> int:
+    """How far from a line's beginning at ``start`` every ``<`` of an element is code, whoever renders it.
+
+    What ends there has left no trace in the state: no paragraph is dirty, no fence open. Never more than whole lines.
+    """
+    match = _PLAIN.match(text, start, end)
+    stop = match.end() if match else start
+    if stop - start > LONGEST_LINE:
+        for line in text[start:stop].split("\n")[:-1]:
+            if len(line) > LONGEST_LINE:
+                return start
+            start += len(line) + 1
+    return stop
+
+
 @dataclass(slots=True)
 class Markdown:
     """The state at one point of a text; ``line`` is what is known of the line there."""
@@ -48,6 +70,11 @@ class Markdown:
     def copy(self) -> Markdown:
         """An independent copy."""
         return replace(self)
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing that came before matters for what follows."""
+        return self == _PRISTINE
 
     def advance(self, text: str) -> None:
         """Take in the text that follows."""
@@ -163,3 +190,6 @@ class Markdown:
                     self.dirty = True
                     return
                 self.opened = len(text)
+
+
+_PRISTINE = Markdown()

@@ -15,10 +15,13 @@ _DOCUMENTATION_V6 = (ip_network("2001:db8::/32"), ip_network("3fff::/20"))
 
 
 def _v4(c: Candidate) -> IPv4Address | None:
-    before, after = c.before, c.after
-    if word(before[-1:]) or re.search(r"[0-9]\.\Z", before) or re.match(r"[0-9A-Za-z]|\.[0-9]", after):
+    text, start, after = c.text, c.start, c.after
+    before = text[max(0, start - 2) : start]
+    if word(before[-1:]) or (before[-1:] == "." and before[:1].isdigit() and before[:1].isascii()):
         return None
-    if _VERSION.search(before):
+    if word(after[:1]) or (after[:1] == "." and after[1:].isdigit() and after.isascii()):
+        return None
+    if _VERSION.search(text, max(0, start - 16), start):
         return None
     try:
         return IPv4Address(c.value)

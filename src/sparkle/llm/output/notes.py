@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from sparkle.llm.output.held import Held
+from sparkle.llm.output.rules import Rule
 from sparkle.llm.output.spans import Span
 from sparkle.llm.verdict import ALLOW, Finding, Mode, Verdict
 
+_PLACE = itemgetter(0, 1)  # start and end
 MAX_FINDINGS = 1000
 """Findings that are written down for one text; more are still enforced."""
 
@@ -25,17 +29,31 @@ class Notes:
         """The judgement so far."""
         return Verdict.of(self._findings) if self._findings else ALLOW
 
+    def add(self, rule: Rule, start: int, end: int) -> None:
+        """Write down a finding by its place in the whole text, however many there are."""
+        self._last[rule.spec.id] = len(self._findings)
+        self._findings.append(rule.finding(start, end, self._path))
+
+    def extend(self, rule: Rule, end: int) -> None:
+        """Let the last finding of a rule go on up to ``end``."""
+        place = self._last[rule.spec.id]
+        self._findings[place] = rule.finding(self._findings[place].start, end, self._path)
+
     def take(self, spans: list[Span], held: Held, low: int, until: int, blocked_until: int = 0) -> None:
         """Write down the spans that begin before ``until``, and the blocking ones before ``blocked_until``.
 
         Spans are places in a buffer whose held part begins at ``low``.
         """
-        for span in sorted(spans, key=lambda s: (s.start, s.end)):
+        shift = held.shift
+        for span in sorted(spans, key=_PLACE):
             rule = span.rule
             if span.start >= (blocked_until if rule.mode is Mode.BLOCK and blocked_until else until):
                 continue
-            start = held.original(held.start(span.start - low))
-            end = held.original(held.end(span.end - low) - 1) + 1
+            if shift is None:
+                start = held.original(held.start(span.start - low))
+                end = held.original(held.end(span.end - low) - 1) + 1
+            else:
+                start, end = span.start - low + shift, span.end - low + shift
             place = self._last.get(rule.spec.id)
             if place is not None:
                 last = self._findings[place]

@@ -26,7 +26,8 @@ from msgspec import Meta, Struct
 from sparkle.errors import PolicyError
 from sparkle.llm.output.candidate import Candidate, Check
 from sparkle.llm.output.checks import CHECKS
-from sparkle.llm.output.engine import Pattern, compile_re2
+from sparkle.llm.output.engine import Find, Pattern, compile_re2, finder
+from sparkle.llm.output.screens import assign_screen, number_screen, piece_screen
 from sparkle.llm.output.syntax import bounded_width, crosses_piece
 from sparkle.llm.policy import AllowEntry, OutputPolicy, mode_for
 from sparkle.llm.verdict import Finding, Mode, Severity
@@ -69,6 +70,9 @@ class RuleSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     patterns: tuple[str, ...] = ()
     hints: Annotated[tuple[str, ...], Meta(description="One of them occurs wherever a pattern matches.")] = ()
     check: Annotated[str, Meta(description="Function of checks.py that has the last word.")] = ""
+    weight: Annotated[
+        int, Meta(ge=1, le=8, description="What judging one value takes, in units of 40 us.")
+    ] = 1
     reason: str
     reason_zh: str
     examples: tuple[str, ...] = ()
@@ -106,10 +110,13 @@ class Rule:
     """A compiled rule under one policy."""
 
     spec: RuleSpec
+    category: str
     mode: Mode
     rank: int
     placeholder: str
-    patterns: tuple[Pattern, ...]
+    finders: tuple[tuple[Find, int], ...]
+    """Patterns of a ``piece`` rule, each with the group that is the value."""
+    hints: tuple[bytes, ...]
     bounded: tuple[re.Pattern[str], ...]
     check: Check | None
     near: re.Pattern[str] | None
@@ -129,7 +136,7 @@ class Rule:
         spec = self.spec
         return Finding(
             rule=spec.id,
-            category=spec.category,
+            category=self.category,
             severity=spec.severity,
             layer="output",
             start=start,
@@ -168,10 +175,14 @@ class Family:
     finder: Finder
     trigger: str
     rules: tuple[Rule, ...]
+    screen: Find | None
+    """Matches wherever a rule can (see screens.py); ``None`` for a builtin, which looks for itself."""
     any_number: re.Pattern[str]
     """All patterns of a ``number`` family in one, to reject most places with one search."""
     reach: int
-    """Characters behind a trigger's end that its rules may look at."""
+    """Characters behind the end of a screen's match that its rules may look at."""
+    led: bool
+    """Whether words must stand before a value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,19 +249,20 @@ def compile_rules(policy: OutputPolicy) -> RuleSet:
 
 def _compile(spec: RuleSpec, mode: Mode, policy: OutputPolicy, source: RuleFile) -> Rule:
     family = source.families[spec.family]
-    finder = family.finder
-    patterns: tuple[Pattern, ...] = ()
+    found: tuple[tuple[Find, int], ...] = ()
     bounded: tuple[re.Pattern[str], ...] = ()
-    if finder == "piece":
-        patterns = tuple(_shared_re2(p, spec.id) for p in spec.patterns)
+    if family.finder == "piece":
+        found = tuple(_shared_find(p, spec.id) for p in spec.patterns)
     else:
-        bounded = tuple(_shared_re(p, _MAX_WIDTH[finder]) for p in spec.patterns)
+        bounded = tuple(_shared_re(p, _MAX_WIDTH[family.finder]) for p in spec.patterns)
     return Rule(
         spec=spec,
+        category=spec.category,
         mode=mode,
         rank=_RANK[spec.severity],
         placeholder=render_placeholder(policy.placeholder, spec.kind),
-        patterns=patterns,
+        finders=found,
+        hints=tuple(hint.encode() for hint in spec.hints),
         bounded=bounded,
         check=CHECKS[spec.check] if spec.check else None,
         near=_shared_re(f"(?ia)(?:{family.near})\\Z", 96) if family.near else None,
@@ -260,16 +272,34 @@ def _compile(spec: RuleSpec, mode: Mode, policy: OutputPolicy, source: RuleFile)
 
 def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
     trigger = f"(?i:{family.near}){family.trigger}" if family.near else family.trigger
-    patterns = [f"(?:{p})" for rule in rules for p in rule.spec.patterns] if family.finder == "number" else []
-    reach = max((bounded_width(p) for p in patterns), default=0) + 2
-    return Family(name, family.finder, trigger, rules, re.compile("|".join(patterns)), reach)
+    patterns = tuple(p for rule in rules for p in rule.spec.patterns)
+    union, reach = "", 2
+    if family.finder == "number":
+        union = "|".join(f"(?:{p})" for p in patterns)
+        reach += max(bounded_width(p) for p in patterns)
+    screen = _screen(name, family.finder, trigger, family.near, patterns) if patterns else None
+    # No number goes on behind a digit, so one look turns down all places inside a chain of them.
+    any_number = re.compile(f"(?<![0-9])(?=[0-9(+A-Z])(?:{union})")
+    return Family(name, family.finder, trigger, rules, screen, any_number, reach, bool(family.near))
 
 
 @lru_cache(maxsize=512)
-def _shared_re2(pattern: str, where: str) -> Pattern:
+def _screen(name: str, kind: Finder, trigger: str, near: str, patterns: tuple[str, ...]) -> Find | None:
+    where = f"screen of the output family {name}"
+    if kind == "number":
+        return number_screen(patterns, near, where)
+    if kind == "assign":
+        return assign_screen(trigger, patterns, where)
+    # Words before a value end its run, so what they trigger is looked at as it is.
+    return finder(compile_re2(trigger, where)) if near else piece_screen(patterns, where)
+
+
+@lru_cache(maxsize=512)
+def _shared_find(pattern: str, where: str) -> tuple[Find, int]:
     if crosses_piece(pattern):
         raise PolicyError(f"output rule {where}: a pattern may not match a character that ends a piece")
-    return compile_re2(pattern, f"output rule {where}")
+    compiled = compile_re2(pattern, f"output rule {where}")
+    return finder(compiled), 1 if compiled.groups else 0
 
 
 @lru_cache(maxsize=512)

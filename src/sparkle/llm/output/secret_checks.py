@@ -6,7 +6,6 @@ import base64
 import binascii
 import math
 import re
-from collections import Counter
 
 from sparkle.llm.output.candidate import Candidate, Span
 from sparkle.llm.output.tables import TABLES
@@ -21,6 +20,8 @@ _PLACEHOLDER = re.compile(
 )
 _NOT_PASSWORDS = TABLES.words("not_passwords")
 _CALL = re.compile(r"[A-Za-z_][\w.]*\(|[A-Za-z_]\w*\.[A-Za-z_]\w*|[A-Za-z_]\w*\[")
+_ASSIGNED = re.compile(r"[:=：＝>]\s{0,3}[\"'`“‘*]{0,3}\Z|[\"'`“‘]\Z")
+_LETTER, _DIGIT, _SIGN = re.compile("[A-Za-z]"), re.compile(r"\d"), re.compile(r"[^A-Za-z0-9.\-]")
 _CODE_SUFFIXES = TABLES.words("code_suffixes")
 _RESERVED = re.compile(r"(?i)(?:\A|[@.])(?:example\.(?:com|net|org|edu|cn)|example|test|invalid|localhost)\Z")
 
@@ -28,7 +29,14 @@ _RESERVED = re.compile(r"(?i)(?:\A|[@.])(?:example\.(?:com|net|org|edu|cn)|examp
 def entropy(value: str) -> float:
     """Shannon entropy of the characters, bits per character."""
     total = len(value)
-    return -sum(n / total * math.log2(n / total) for n in Counter(value).values())
+    if not total:
+        return 0.0
+    repeated = 0.0
+    for char in set(value):
+        n = value.count(char)
+        if n > 1:
+            repeated += n * math.log2(n)
+    return math.log2(total) - repeated / total
 
 
 def _random_looking(value: str) -> bool:
@@ -36,8 +44,8 @@ def _random_looking(value: str) -> bool:
     if _NAME.fullmatch(value):
         return False
     pieces = _WORDS.findall(value)
-    letters = sum(ch.isalpha() for ch in value)
-    digits = sum(ch.isdigit() for ch in value)
+    digits = sum(len(piece) for piece in pieces if piece.isdigit())
+    letters = sum(map(len, pieces)) - digits
     if digits >= 3 and letters >= 3:
         return entropy(value) >= 3.0
     longest = max(map(len, pieces), default=0)
@@ -101,9 +109,9 @@ def bare_password(c: Candidate) -> Span | None:
     low = value.lower().rstrip(".!?:")
     if len(value) < 4 or low in _NOT_PASSWORDS or _PLACEHOLDER.search(value) or _CALL.match(value):
         return None
-    assigned = re.search(r"[:=：＝>]\s{0,3}[\"'`“‘*]{0,3}\Z|[\"'`“‘]\Z", c.before)
-    kinds = bool(re.search(r"[A-Za-z]", value)) + bool(re.search(r"\d", value))
-    kinds += bool(re.search(r"[^A-Za-z0-9.\-]", value[:-1]))
+    assigned = _ASSIGNED.search(c.text, max(0, c.start - 8), c.start)
+    kinds = (_LETTER.search(value) is not None) + (_DIGIT.search(value) is not None)
+    kinds += _SIGN.search(value, 0, len(value) - 1) is not None
     if assigned:
         return (
             c.span
@@ -118,4 +126,4 @@ def long_secret(c: Candidate) -> Span | None:
     value = c.value
     if _PLACEHOLDER.search(value) or _CALL.match(value):
         return None
-    return c.span if _random_looking(value) and entropy(value) >= 3.0 else None
+    return c.span if _random_looking(value) else None

@@ -14,6 +14,7 @@ from sparkle.llm.output.text import (
     MAX_PIECE,
     fold,
     oversized,
+    piece_around,
     piece_at,
     piece_end,
     run_start,
@@ -33,7 +34,7 @@ class OutputStream:
 
     __slots__ = (
         "_blocked", "_early", "_fed", "_guard", "_held", "_leak", "_leaks", "_low", "_notes", "_over", "_oversize",
-        "_rules", "_run", "_scanner", "_state", "_text",
+        "_rules", "_run", "_scanner", "_state", "_text", "_withheld",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,7 @@ class OutputStream:
         self._fed = 0  # up to where the leak tracker has read
         self._leaks: list[tuple[int, int, Rule]] = []
         self._oversize = False  # inside a piece that is withheld
+        self._withheld: Rule | None = None  # why nothing leaves any more although the text goes on
         self._over = False
         self._blocked = False
 
@@ -91,6 +93,10 @@ class OutputStream:
 
     def take(self, chunk: str, folded: str, marks: list[int]) -> str:
         """Like :meth:`feed`, for a chunk that has been folded already and is not empty."""
+        if self._withheld is not None:
+            self._held.offset += len(chunk)
+            self._notes.extend(self._withheld, self._held.offset)
+            return ""
         self._append(chunk, folded, marks)
         if len(self._text) - self._low > MAX_PIECE:
             return self._feed_long()
@@ -107,7 +113,7 @@ class OutputStream:
         """The rest of the text."""
         if self._over:
             return ""
-        out = self._advance(len(self._text), final=True)
+        out = self._advance(len(self._text), final=True) if self._withheld is None else ""
         self._over = True
         return out
 
@@ -121,13 +127,13 @@ class OutputStream:
 
     def _feed_long(self) -> str:
         out = ""
-        while not self._over:
+        while not self._over and self._withheld is None:
             found = next(oversized(self._text, self._low), None)
             if found is None:
                 return out + self._advance(len(self._text), final=False)
             start, end = found
             out += self._advance(start, final=True)
-            if self._over:
+            if self._over or self._withheld is not None:
                 break
             out += self._drop_oversize(end - start)
         return out
@@ -153,7 +159,7 @@ class OutputStream:
         self._text = tail
         self._low = self._fed = 0
         self._run = run_start(tail, len(tail), 0)
-        self._state = ScanState(active=active)
+        self._state = ScanState(active=active, judged=self._state.judged, elements=self._state.elements)
         active.swallow, active.in_tag = 0, False
         self._leaks = []
         if self._leak is not None:
@@ -190,9 +196,11 @@ class OutputStream:
             self._state.active.skip(text[low:high])
         else:
             spans, high, self._state = self._scan(text, high, known, final=final)
-            if high <= low and not final:
+            if high <= low and not final and not self._state.crowded:
                 return self._open(text)
         spans += [Span(start, end, rule) for start, end, rule in self._leaks if start < high]
+        if self._state.crowded:
+            return self._withhold(text, spans, high)
         return self._emit(text, spans, high, final=final)
 
     def _scan(
@@ -201,7 +209,7 @@ class OutputStream:
         while True:
             spans, high, state = self._scanner.scan(text, self._low, high, known, self._state, final=final)
             crossing = [s for s, e, rule in self._leaks if rule.enforced and s < high < e]
-            if not crossing:
+            if not crossing or state.crowded:  # a copy that reaches into what is withheld needs no end
                 return spans, high, state
             high = min(crossing)
 
@@ -243,7 +251,7 @@ class OutputStream:
         else:
             free = opening(text) if held.offset == 0 and low == 0 else 0
             if free:
-                spans = [s._replace(start=max(s.start, free)) for s in spans if s.end > free]
+                spans = [s if s.start >= free else s._replace(start=free) for s in spans if s.end > free]
             pieces: list[str] = []
             position = 0
             for group in merge(spans):
@@ -261,6 +269,25 @@ class OutputStream:
         self._early = 0
         self._drop(high, raw_high)
         return out[early:]
+
+    def _withhold(self, text: str, spans: list[Span], high: int) -> str:
+        """What may leave before ``high``, where there begins to be too much to judge; nothing leaves from there on."""
+        _, stop = piece_around(text, self._low, high)
+        width = stop - high
+        out = self._emit(text, spans, high, final=False)
+        rule = self._rules.by_id.get("secret.crowded")
+        if self._over or rule is None:
+            return out
+        if rule.mode is Mode.BLOCK:
+            self._notes.add(rule, self._held.offset, self._held.original(self._held.end(width) - 1) + 1)
+            return self._block(out)
+        end = self._held.original(len(self._held.raw))
+        self._notes.add(rule, self._held.offset, end)
+        self._withheld, self._text, self._leaks, self._leak = rule, "", [], None
+        self._low = self._run = self._fed = 0
+        self._held = Held()
+        self._held.offset = end
+        return out + rule.placeholder
 
     def _drop(self, high: int, raw_high: int) -> None:
         self._held.consume(high - self._low, raw_high)

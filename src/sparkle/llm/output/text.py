@@ -16,8 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import accumulate
 
-from sparkle.llm.output.engine import Pattern, compile_re2
+from sparkle.llm.output.engine import Find, compile_re2, finder
 
 CONTEXT = 512
 """Characters to the left of a piece that a rule may look at."""
@@ -68,6 +69,7 @@ _ODD = re.compile(f"[{_FOLD_FROM}{INVISIBLE}\ud800-\udfff]")
 _SHORT = 64
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
+_FOLDED = re.compile(f"[{_FOLD_FROM}]+")
 
 
 def _fold_table() -> dict[int, str]:
@@ -96,32 +98,19 @@ def fold(text: str) -> tuple[str, list[int]]:
     except UnicodeEncodeError:  # a lone surrogate
         data = _SURROGATES.sub("\ufffd", text).encode()
         text = data.decode()
-    # Looking at the few characters found is far faster than translating the whole text.
-    parts: list[str] = []
-    marks: list[int] = []
-    kept = removed = place = 0
-    for match in _odd_run().finditer(data):
-        start, end = match.span()
-        before = data[kept:start].decode()
-        parts.append(before)
-        place += len(before)
-        kept = end
-        for char in data[start:end].decode():
-            if _INVISIBLE.match(char):
-                marks.append(place - removed)
-                removed += 1
-            else:
-                parts.append(char.translate(_FOLD))
-            place += 1
-    if not kept:
+    if _odd()(data, 0) is None:  # far faster than looking at the characters here
         return text, []
-    parts.append(data[kept:].decode())
-    return "".join(parts), marks
+    parts = _INVISIBLE.split(text)
+    marks: list[int] = []
+    if len(parts) > 1:
+        marks = list(accumulate(map(len, parts[:-1])))
+        text = "".join(parts)
+    return _FOLDED.sub(lambda run: run.group().translate(_FOLD), text), marks
 
 
 @lru_cache(maxsize=1)
-def _odd_run() -> Pattern:
-    return compile_re2(f"[{_FOLD_FROM}{INVISIBLE}]+", "characters to fold")
+def _odd() -> Find:
+    return finder(compile_re2(f"[{_FOLD_FROM}{INVISIBLE}]", "characters to fold"))
 
 
 def run_start(text: str, end: int, floor: int) -> int:

@@ -1,0 +1,218 @@
+"""How the rules of a family are looked for in one pass: in pieces, among numbers, behind an assignment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sparkle.llm.output.engine import Find
+from sparkle.llm.output.modes import Quoted
+from sparkle.llm.output.rules import Family, Rule
+from sparkle.llm.output.screens import OVERLAP
+from sparkle.llm.output.spans import Span
+from sparkle.llm.output.text import JOINED, run_end, run_start
+
+_BEFORE_VALUE = re.compile(r"\s{0,3}([\"'“‘`*(\[【「《_]{0,3})")
+_CLOSERS = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "「": "」", "【": "】", "《": "》"}
+# What may follow a value in the same piece and still belong to it: a comma that no new key follows.
+_VALUE_GOES_ON = re.compile(
+    f"(?:[,;|{{}}\\[\\]](?=[{JOINED}])(?![A-Za-z_]+[\"']?[=:])(?![\"']))(?:[!#-&(-+\\-./0-:<-Z\\\\^-z~])+"
+)
+_FIRST_PIECE = 256
+
+
+@dataclass(slots=True)
+class Pass:
+    """The part of a text that a pass is about, and what it finds. Values begin in ``text[low:high]``.
+
+    ``data`` is ``text[base:]`` in UTF-8. ``judged`` takes the beginning of every value that had to be judged, accepted
+    or not; a finder stops once it has more of them than there is ``room`` for.
+    """
+
+    text: str
+    low: int
+    high: int
+    base: int
+    data: bytes
+    room: float
+    spans: list[Span] = field(default_factory=list[Span])
+    judged: list[int] = field(default_factory=list[int])
+
+    def each(self, find: Callable[[Family, Pass], None], families: Iterable[Family]) -> Pass:
+        """What ``find`` finds for each of the families, each with all the room there is."""
+        every = self.until(self.high)
+        for family in families:
+            one = self.until(self.high)
+            find(family, one)
+            every.spans += one.spans
+            every.judged += one.judged
+        return every
+
+    def until(self, high: int) -> Pass:
+        """A fresh pass over the same text up to ``high``."""
+        return Pass(self.text, self.low, high, self.base, self.data, self.room)
+
+    def before(self, high: int) -> list[Span]:
+        """The findings that begin before ``high``."""
+        return [span for span in self.spans if span.start < high]
+
+    def matches(self, find: Find, back: int, group: int = 0) -> Iterator[tuple[int, int]]:
+        """Where a screen (or its group) matches, in code points; searches overlap by ``back`` bytes."""
+        data, base = self.data, self.base
+        plain = len(data) == len(self.text) - base
+        at, byte, place = 0, 0, base
+        while (found := find(data, at)) is not None:
+            start, end = found[group]
+            if plain:
+                yield start + base, end + base
+            else:
+                place += len(data[byte:start].decode())
+                byte = start
+                yield place, place + len(data[start:end].decode())
+            at = max(start + 1, end - back)
+
+
+def find_pieces(family: Family, work: Pass) -> None:
+    """Values of a ``piece`` family: its rules run on each run in which the screen matches."""
+    if family.screen is None:
+        return
+    text, data, base, high = work.text, work.data, work.base, work.high
+    plain = len(data) == len(text) - base
+    at, byte, place, done = 0, 0, base, 0
+    while len(work.judged) <= work.room and (found := family.screen(data, at)) is not None:
+        start, end = found[0]
+        if plain:
+            a, b = start + base, end + base
+        else:
+            place += len(data[byte:start].decode())
+            byte, a = start, place
+            b = place + len(data[start:end].decode())
+        if a >= high:
+            return
+        if family.led:  # the words before a value lead to its run, and may begin in another one
+            at = max(start + 1, end)
+            if b <= done:
+                continue
+            first = run_start(text, a, done)
+            done = run_end(text, b)
+        else:  # the first character may be the value's neighbour
+            first = run_start(text, a + 1, done)
+            done = run_end(text, a + 1)
+            at = max(start + 1, done - base if plain else byte + len(text[a:done].encode()))
+        if done > work.low:
+            _judge_run(family, work, first, text[first:done])
+
+
+def _judge_run(family: Family, work: Pass, first: int, run: str) -> None:
+    part = run.encode()
+    plain = len(part) == len(run)
+    low, high, text = work.low, work.high, work.text
+    counted: set[int] = set()  # one value, however many rules look at it
+    for rule in family.rules:
+        if rule.hints:
+            for hint in rule.hints:
+                if hint in part:
+                    break
+            else:
+                continue
+        for find, group in rule.finders:
+            at, left = 0, work.room
+            while left >= 0 and (found := find(part, at)) is not None:
+                start, end = found[group]
+                at = max(end, found[0][0] + 1)
+                if start < 0:
+                    continue
+                if not plain:
+                    start, end = len(part[:start].decode()), len(part[:end].decode())
+                start += first
+                if low <= start < high:
+                    left -= 1
+                    if start not in counted:
+                        counted.add(start)
+                        work.judged += [start] * rule.spec.weight
+                    accepted = rule.accepts(text, start, end + first)
+                    if accepted:
+                        work.spans.append(Span(*accepted, rule))
+
+
+def find_numbers(family: Family, work: Pass) -> None:
+    """Values of a ``number`` family: every pattern at every place where one of them matches."""
+    if family.screen is None:
+        return
+    text, high, union = work.text, work.high, family.any_number
+    seen = work.low
+    patterns = [(rule, pattern) for rule in family.rules for pattern in rule.bounded]
+    for a, b in work.matches(family.screen, OVERLAP):
+        if a >= high or len(work.judged) > work.room:
+            return
+        end, reach = min(b, high), b + family.reach
+        at = max(a, seen)
+        while at < end and (match := union.search(text, at, reach)):
+            start = match.start()
+            if start >= end:
+                break
+            at, counted = start + 1, False
+            for rule, pattern in patterns:
+                exact = pattern.match(text, start, reach)
+                if exact:
+                    if not counted:
+                        work.judged += [start] * rule.spec.weight
+                        counted = True
+                    accepted = rule.accepts(text, start, exact.end())
+                    if accepted:
+                        work.spans.append(Span(*accepted, rule))
+        seen = max(seen, end)
+
+
+def find_assigned(family: Family, work: Pass, quoted: Quoted, password: Rule | None) -> None:
+    """Values behind a key word and a sign of assignment; ``quoted`` is entered where one begins with a quote."""
+    if family.screen is None:
+        return
+    mine: list[Span] = []
+    for _, at in work.matches(family.screen, 0, group=1):
+        if at >= work.high or len(work.judged) > work.room:
+            break
+        mine += _assigned(family, at, work, quoted, mine, password)
+    work.spans += mine
+
+
+def _assigned(
+    family: Family, at: int, work: Pass, quoted: Quoted, earlier: list[Span], password: Rule | None
+) -> list[Span]:
+    text, high = work.text, work.high
+    lead = _BEFORE_VALUE.match(text, at, high)
+    start = lead.end() if lead else at
+    if not work.low <= start < high or (earlier and start < earlier[-1].end):
+        return []
+    if family.name == "password" and start < quoted.covered:
+        return []
+    spans: list[Span] = []
+    for rule in family.rules:
+        match = rule.bounded[0].match(text, start, high)
+        if match is None:
+            continue
+        work.judged += [start] * rule.spec.weight
+        accepted = rule.accepts(text, start, match.end())
+        if accepted is None:
+            continue
+        opener = lead.group(1)[-1:] if lead else ""
+        end = accepted[1]
+        if rule is password and opener in _CLOSERS:
+            quoted.open(_CLOSERS[opener])
+            spans.append(Span(start, end, rule))
+            spans += quoted.scan(text, end, high, rule)
+            continue
+        end = _value_end(text, start, end, high)
+        spans.append(Span(start, end, rule))
+    return spans
+
+
+def _value_end(text: str, start: int, end: int, high: int) -> int:
+    """The value with what a comma or bracket seems to cut off, where the piece is certain to go on."""
+    first = run_start(text, start, max(0, start - _FIRST_PIECE))
+    if start - first >= _FIRST_PIECE:
+        return end
+    while more := _VALUE_GOES_ON.match(text, end, min(high, first + _FIRST_PIECE)):
+        end = more.end()
+    return end

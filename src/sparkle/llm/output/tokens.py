@@ -1,0 +1,48 @@
+"""The tokens of a text, looked for by RE2 where the text is long and by the exact pattern where it is short."""
+
+from __future__ import annotations
+
+import re
+
+from sparkle.llm.output.engine import Find
+
+SHORT = 512
+"""Characters up to which the exact pattern alone is faster."""
+
+
+class Tokens:
+    """Matches of ``exact`` that begin in ``text[low:high]``; ``find`` matches wherever one can begin."""
+
+    __slots__ = ("_byte", "_place", "_plain", "data", "exact", "find", "high", "text")
+
+    def __init__(self, exact: re.Pattern[str], find: Find, text: str, low: int, high: int) -> None:
+        self.exact = exact
+        self.find = find
+        self.text = text
+        self.high = high
+        self.data = text[low:high].encode() if high - low > SHORT else None
+        self._plain = self.data is not None and len(self.data) == high - low
+        self._byte, self._place = 0, low
+
+    def next(self, at: int) -> re.Match[str] | None:
+        """The first token at or after ``at`` that was not returned before."""
+        if self.data is None:
+            token = self.exact.search(self.text, max(at, self._place))
+            if token is None or token.start() >= self.high:
+                return None
+            self._place = token.end()
+            return token
+        byte, place = self._byte, self._place
+        if at > place:
+            byte += at - place if self._plain else len(self.text[place:at].encode())
+            place = at
+        while (found := self.find(self.data, byte)) is not None:
+            start = found[0][0]
+            place += start - byte if self._plain else len(self.data[byte:start].decode())
+            token = self.exact.match(self.text, place)
+            byte, place = start + 1, place + 1  # a token begins with an ASCII character
+            if token:
+                self._byte, self._place = byte, place
+                return token
+        self._byte, self._place = byte, place
+        return None
