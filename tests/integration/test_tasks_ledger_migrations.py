@@ -25,7 +25,7 @@ from sparkle.errors_tasks import LedgerSchemaError, LedgerUnavailableError
 from sparkle.tasks.ledger import Ledger
 from sparkle.tasks.ledger.engine import LEDGER_FILE, ledger_url, make_engine
 from sparkle.tasks.ledger.migrate import HEAD, VERSION_TABLE, current_revision, is_current, migrate
-from sparkle.tasks.ledger.schema import metadata
+from sparkle.tasks.own.schema import metadata
 
 pytest_plugins = ["tests.support.ledger_fixtures"]
 

@@ -10,7 +10,7 @@ from sparkle.errors_tasks import LedgerSchemaError
 from sparkle.tasks.ledger.engine import database_errors
 
 VERSION_TABLE = "sparkle_schema"
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in ``migrations/versions``; a test compares."""
 _LOCK = 0x5350_4152_4B4C_45
 """Key of the advisory lock that lets one process migrate a PostgreSQL database at a time ("SPARKLE")."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from sparkle.tasks.ledger.migrate import VERSION_TABLE
-from sparkle.tasks.ledger.schema import metadata
+from sparkle.tasks.own.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
