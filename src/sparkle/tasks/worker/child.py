@@ -31,8 +31,9 @@ log = logging.getLogger("sparkle.tasks.worker")
 
 SETTLE_SECONDS = 0.05
 """Plain tasks of one message are noted as done together, after so long or at the message's end."""
-UNKNOWN_SECONDS = 5.0
-"""A task whose name this worker does not know waits so long until it is handed out again, perhaps to a newer worker."""
+UNKNOWN_LEAST, UNKNOWN_MOST = 0.2, 5.0
+"""A task whose name this worker does not know is handed out again after so many seconds, perhaps to a newer worker:
+soon at first, because in the middle of a deploy a newer one is there; seldom when it was scheduled long ago."""
 
 
 def new_owner() -> str:
@@ -242,7 +243,10 @@ class Child:
     def _give_back_unknown(self, claims: Sequence[Claim]) -> None:
         names = sorted({claim.record.name for claim in claims})
         log.warning("this worker knows no task named %s; handing it back", ", ".join(names))
-        later = int((self._clock.now() + UNKNOWN_SECONDS * (0.5 + self._rng.random())) * 1_000_000)
+        now = self._clock.now()
+        waited = max(now - claim.record.created_at / 1_000_000 for claim in claims)
+        pause = min(max(waited / 20, UNKNOWN_LEAST), UNKNOWN_MOST)
+        later = int((now + pause * (0.5 + self._rng.random())) * 1_000_000)
         self._ledger.release(claims, due_at=later)
         self.lose(claim.id for claim in claims)
 
