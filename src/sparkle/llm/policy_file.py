@@ -8,6 +8,8 @@ an error.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -51,10 +53,16 @@ def read_policy_bytes(path: Path) -> bytes:
     """The bytes of a policy file.
 
     Raises:
-        PolicyError: It cannot be read or is larger than a megabyte.
+        PolicyError: It cannot be read, is no regular file (a pipe could be waited for without end), or is larger than
+            a megabyte.
     """
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK the mere opening of a pipe waits for somebody to write into it.
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            os.close(opened)
+            raise PolicyError(f"policy {path}: not a regular file; name a YAML file")
+        with open(opened, "rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as exc:
         raise PolicyError(f"policy {path}: {exc.strerror or exc}") from None

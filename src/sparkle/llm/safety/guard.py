@@ -52,10 +52,10 @@ class Explanation:
 class _Allow:
     """One exception of the policy, compiled."""
 
-    __slots__ = ("_pattern", "_rule", "_text")
+    __slots__ = ("_pattern", "_text", "rule")
 
     def __init__(self, entry: AllowEntry, index: int) -> None:
-        self._rule = entry.rule
+        self.rule = entry.rule
         self._text = fold(entry.text) if entry.text else None
         if not entry.text and not entry.pattern:
             raise PolicyError(f"input.allow[{index}] needs text or pattern", param=f"input.allow[{index}]")
@@ -65,13 +65,17 @@ class _Allow:
             where = f"input.allow[{index}].pattern"
             raise PolicyError(f"{where}: {error.message}", param=where) from None
 
-    def allows(self, rule: RuleInfo, matched: str) -> bool:
-        wanted = self._rule
-        if not (
+    def covers(self, rule: RuleInfo) -> bool:
+        """Whether the exception is about this rule, by its id, its category or a pattern of ids."""
+        wanted = self.rule
+        return (
             wanted in (rule.id, rule.category)
             or fnmatchcase(rule.id, wanted)
             or rule.id.startswith(wanted + ".")
-        ):
+        )
+
+    def allows(self, rule: RuleInfo, matched: str) -> bool:
+        if not self.covers(rule):
             return False
         if self._text is not None and fold(matched).strip() != self._text.strip():
             return False
@@ -99,6 +103,10 @@ class LLMSafety:
         self._roles: dict[str, Trust] = DEFAULT_ROLES | policy.roles
         self._limits = policy.limits
         self._allow = tuple(_Allow(entry, index) for index, entry in enumerate(policy.allow))
+        for index, entry in enumerate(self._allow):
+            if not any(entry.covers(rule) for rule in self.rules):
+                where = f"input.allow[{index}].rule"
+                raise PolicyError(f"{where}: no rule or category is called {entry.rule!r}", param=where)
         off = [rule for rule, mode in self._modes.items() if mode is Mode.OFF]
         self._silent = len(off) == len(self._modes)
         self._harmless = Remembered(policy.remember)
