@@ -23,6 +23,8 @@ _COMMANDS = {
     "worker": "sparkle.cli_worker:worker",
     "relay": "sparkle.cli_worker:relay",
     "beat": "sparkle.cli_worker:beat",
+    "broker": "sparkle.cli_worker:broker",
+    "doctor": "sparkle.cli_doctor:doctor",
     "settings": "sparkle.cli_settings:settings",
 }
 

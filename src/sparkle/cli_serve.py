@@ -19,6 +19,9 @@ import click
 @click.option(
     "--config", type=click.Path(dir_okay=False), help="YAML file with any setting (see `sparkle settings`)."
 )
+@click.option(
+    "--with-worker", is_flag=True, help="Also run long tasks: broker, relay, beat and worker, supervised."
+)
 @click.option("--die-with-parent", is_flag=True, hidden=True, help="Stop when the starting process ends.")
 def serve(
     host: str | None,
@@ -28,6 +31,7 @@ def serve(
     upstream: str | None,
     policy: str | None,
     config: str | None,
+    with_worker: bool,
     die_with_parent: bool,
 ) -> None:
     """Run the OpenAI-compatible gateway."""
@@ -48,4 +52,4 @@ def serve(
             "policy": policy,
         },
     )
-    sys.exit(run(settings))
+    sys.exit(run(settings, with_worker=with_worker, config=config))

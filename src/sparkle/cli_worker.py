@@ -1,7 +1,8 @@
-"""``sparkle worker``, ``sparkle relay`` and ``sparkle beat``."""
+"""``sparkle worker``, ``sparkle relay``, ``sparkle beat`` and ``sparkle broker``."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -65,3 +66,13 @@ def beat(data_dir: str | None, config: str | None, die_with_parent: bool) -> Non
     from sparkle.tasks.processes import run_beat
 
     sys.exit(run_beat(_settings(data_dir, config, die_with_parent)))
+
+
+@click.command()
+@_common
+def broker(data_dir: str | None, config: str | None, die_with_parent: bool) -> None:
+    """Run the embedded broker in the foreground; for machines where nothing else starts it."""
+    from sparkle.tasks.broker import become_broker
+
+    settings = _settings(data_dir, config, False)
+    become_broker(settings.data_dir, os.getppid() if die_with_parent else None)

@@ -17,10 +17,16 @@ from sparkle.settings import Settings
 if TYPE_CHECKING:
     from sparkle.compose import Preloaded
     from sparkle.llm.providers import LocalModel
+    from sparkle.tasks.commands import TaskCommand
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, *, with_worker: bool = False, config: str | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+        settings: Everything configurable.
+        with_worker: Also run what long tasks need: broker (if it is the embedded one), relay, beat and a worker.
+        config: Settings file for those processes, which read their settings themselves.
 
     Raises:
         ConfigurationError: The port is taken, the policy is wrong, or a part is not installed.
@@ -37,12 +43,12 @@ def run(settings: Settings) -> int:
     metrics_dir = Path(tempfile.mkdtemp(prefix="metrics-", dir=settings.data_dir))
     share_metrics(metrics_dir)
     try:
-        return _run(settings)
+        return _run(settings, _task_commands(settings, config) if with_worker else [])
     finally:
         shutil.rmtree(metrics_dir, ignore_errors=True)
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings, task_commands: list[TaskCommand]) -> int:
     from sparkle.compose import preload
     from sparkle.llm.monitoring import forget_process
     from sparkle.llm.providers import LocalModel
@@ -53,7 +59,10 @@ def _run(settings: Settings) -> int:
     preloaded = preload(settings)
     local = LocalModel.wanted(settings.provider, settings.data_dir)
     supervisor = Supervisor(
-        drain_seconds=settings.server.drain_seconds + settings.server.drain_delay_seconds,
+        drain_seconds=max(
+            settings.server.drain_seconds + settings.server.drain_delay_seconds,
+            settings.tasks.shutdown_seconds if task_commands else 0.0,
+        ),
         on_ready=lambda: _announce(settings, port),
         on_child_exit=forget_process,
         on_stop=lambda: _close(sockets),
@@ -61,9 +70,17 @@ def _run(settings: Settings) -> int:
     if local is not None:
         child = local.command
         supervisor.add_command(child.name, child.argv, child.env, str(child.log_path))
+    for command in task_commands:
+        supervisor.add_command(command.name, command.argv, command.env, None, stage=command.stage)
     for i, sock in enumerate(sockets):
         supervisor.add_worker(f"gateway worker {i + 1}", _worker(settings, preloaded, local, sockets, sock))
     return supervisor.run()
+
+
+def _task_commands(settings: Settings, config: str | None) -> list[TaskCommand]:
+    from sparkle.tasks.commands import task_commands
+
+    return task_commands(settings, config)
 
 
 def _worker(

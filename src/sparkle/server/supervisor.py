@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from sparkle.errors import ConfigurationError, SparkleError
@@ -76,8 +77,10 @@ def die_with_parent(sig: int = signal.SIGTERM) -> None:
 class _Child:
     name: str
     start: Callable[[], int]
-    drain: bool
-    """Whether it gets the drain time on shutdown; the others are stopped after those that drain."""
+    stage: int
+    """When it is stopped: stage 0 first and with the drain time, each later one when those before have ended."""
+    essential: bool = False
+    """Whether the start has failed if it dies before the server is ready."""
     pid: int = 0
     started: float = 0.0
     backoff: float = _FIRST_BACKOFF
@@ -101,12 +104,28 @@ class Supervisor:
 
     def add_worker(self, name: str, run: Callable[[Callable[[], None]], int]) -> None:
         """A forked worker; ``run(ready)`` calls ``ready`` once it serves and returns the exit code."""
-        self._children.append(_Child(name, lambda: self._fork(run), drain=True))
+        self._children.append(_Child(name, lambda: self._fork(run), stage=0, essential=True))
         self._awaited += 1
 
-    def add_command(self, name: str, argv: Sequence[str], env: Mapping[str, str], log_path: str) -> None:
-        """An executed helper process whose output goes to a log file."""
-        self._children.append(_Child(name, lambda: _spawn(argv, env, log_path), drain=False))
+    def add_command(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        log_path: str | None,
+        *,
+        stage: int = 1,
+    ) -> None:
+        """An executed helper process.
+
+        Args:
+            name: For the log.
+            argv: Its command line.
+            env: Its whole environment.
+            log_path: File for its output; ``None``: our own standard error.
+            stage: When it is stopped: 0 together with the workers, and with their time to drain; higher ones later.
+        """
+        self._children.append(_Child(name, lambda: _spawn(argv, env, log_path), stage))
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the exit code (0, or 1 when a worker never came up)."""
@@ -169,7 +188,7 @@ class Supervisor:
                 continue
             self.on_child_exit(pid)
             child.pid = 0
-            if child.drain and self._awaited > 0:
+            if child.essential and self._awaited > 0:
                 return True
             lived = time.monotonic() - child.started
             child.backoff = (
@@ -217,8 +236,9 @@ class Supervisor:
         self.on_stop()
         for child in self._children:
             child.due = 0.0
-        self._stop([c for c in self._children if c.drain], self.drain_seconds + _KILL_GRACE)
-        self._stop([c for c in self._children if not c.drain], _KILL_GRACE)
+        for stage in sorted({child.stage for child in self._children}):
+            grace = _KILL_GRACE if stage else self.drain_seconds + _KILL_GRACE
+            self._stop([child for child in self._children if child.stage == stage], grace)
 
     def _stop(self, children: list[_Child], grace: float) -> None:
         for child in children:
@@ -238,8 +258,9 @@ class Supervisor:
                 child.pid = 0
 
 
-def _spawn(argv: Sequence[str], env: Mapping[str, str], log_path: str) -> int:
-    with open(log_path, "ab") as out:
+def _spawn(argv: Sequence[str], env: Mapping[str, str], log_path: str | None) -> int:
+    with ExitStack() as files:
+        out = sys.stderr.fileno() if log_path is None else files.enter_context(open(log_path, "ab"))
         process = subprocess.Popen(
             list(argv),
             env=dict(env),

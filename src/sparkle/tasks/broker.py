@@ -94,12 +94,12 @@ def server_arguments(binary: Path, folder: Path, sock: Path) -> list[str]:
     ]
 
 
-def become_broker(data_dir: Path, parent: int) -> None:
+def become_broker(data_dir: Path, parent: int | None) -> None:
     """Turn this process into the broker of ``data_dir``. Returns only by raising.
 
     Args:
         data_dir: Sparkle's data folder; the broker's files stand in ``broker`` below it.
-        parent: Process id of the owner; when it dies, so does the broker.
+        parent: Process id of the owner; when it dies, so does the broker. ``None``: it goes on by itself.
 
     Raises:
         ConfigurationError: Another broker runs on this folder.
@@ -113,7 +113,7 @@ def become_broker(data_dir: Path, parent: int) -> None:
     lock = _lock(folder / "lock")
     # The lock belongs to the open file, which the server inherits: it holds for exactly as long as the server lives.
     os.set_inheritable(lock, True)
-    if sys.platform == "linux":
+    if parent is not None and sys.platform == "linux":
         import ctypes
 
         # Not SIGTERM: a frozen server must not outlive its owner either, and the append-only file is complete anyway.
