@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sparkle.tasks")
 
-BUILT_IN_MODULES: tuple[str, ...] = ()
+BUILT_IN_MODULES: tuple[str, ...] = ("sparkle.tasks.celery_tasks",)
 """The tasks that come with Sparkle."""
 
 
