@@ -50,7 +50,8 @@ NOT_PROMPT = frozenset(
 """Request fields that add nothing to the prompt beyond what is counted by name."""
 _RIVAL_CAPS = ("max_new_tokens", "max_output_tokens", "max_length", "n_predict", "num_predict")
 """What other servers call ``max_tokens``: left in, they would outbid the cap that was reserved."""
-_MAX_NAME = 256
+MAX_NAME = 256
+"""Longest name of a model or user, in characters."""
 _MAX_CHOICES = 128
 _MAX_TOKENS = 2**31
 
@@ -178,8 +179,8 @@ def _mapping(body: object) -> dict[str, Any]:
 
 def _model(data: Mapping[str, Any]) -> str:
     model = data.get("model")
-    if not isinstance(model, str) or not model or len(model) > _MAX_NAME:
-        raise InvalidRequestError(f"model must be a name of 1 to {_MAX_NAME} characters", param="model")
+    if not isinstance(model, str) or not model or len(model) > MAX_NAME:
+        raise InvalidRequestError(f"model must be a name of 1 to {MAX_NAME} characters", param="model")
     return model
 
 
@@ -187,8 +188,8 @@ def _user(data: Mapping[str, Any]) -> str | None:
     user = data.get("user")
     if user is None:
         return None
-    if not isinstance(user, str) or len(user) > _MAX_NAME:
-        raise InvalidRequestError(f"user must be a string of at most {_MAX_NAME} characters", param="user")
+    if not isinstance(user, str) or len(user) > MAX_NAME:
+        raise InvalidRequestError(f"user must be a string of at most {MAX_NAME} characters", param="user")
     return user or None
 
 
