@@ -18,7 +18,9 @@ async def test_a_scan_judges_tools_and_every_other_field_of_a_request(
     async with gateway(tmp_path, upstream=up.url) as gw:
         clean = (await gw.post("/v1/guard/scan", {"messages": HARMLESS})).json
         tools = (await gw.post("/v1/guard/scan", {"messages": HARMLESS, "tools": [tool]})).json
-        other = (await gw.post("/v1/guard/scan", {"messages": HARMLESS, "documents": [{"text": ATTACK}]})).json
+        other = (
+            await gw.post("/v1/guard/scan", {"messages": HARMLESS, "documents": [{"text": ATTACK}]})
+        ).json
     assert clean["action"] == "allow"
     for verdict, field in ((tools, "tools"), (other, "documents")):
         assert verdict["action"] == "block"
