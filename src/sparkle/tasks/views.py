@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "name", "user", "mode", "state", "attempt", "created", "took", "progress", "error")
 """What a list shows on a terminal."""
+PROCESSES = ("relay", "worker", "beat", "manager")
+"""Kinds of processes that announce themselves; other kinds are notes that processes leave for each other."""
 _AGE = re.compile(r"([0-9]{1,9})\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _MICROSECONDS = 1_000_000
@@ -254,7 +256,7 @@ def overview(ledger: Ledger, where: TaskFilter, *, running: int, finished: bool 
         {state.value: states[state.value] for state in TaskState if states[state.value]},
         queues,
         ledger.find(active, limit=running).records,
-        tuple(owner for owner in ledger.owners() if owner.alive_until >= now),
+        tuple(one for one in ledger.owners() if one.kind in PROCESSES and one.alive_until >= now),
     )
 
 
