@@ -75,6 +75,9 @@ def redteam(
         raise click.UsageError("--output brings its own secrets and asks the guard in this process")
     if target != "guard" and (policy or preset):
         raise click.UsageError("a running Sparkle has its own policy: give --target or --policy/--preset")
+    if output_side:
+        _outputs(names, policy, seed=seed, variants=variants, listed=listed, as_json=as_json)
+        return
     evasions = choose(names, catalogue())
     if listed:
         print_list(console, evasions)
@@ -94,6 +97,30 @@ def redteam(
     else:
         print_campaign(console, campaign, max_drop / 100)
     sys.exit(1 if check and campaign.worst(max_drop / 100) else 0)
+
+
+def _outputs(
+    names: tuple[str, ...], policy: str | None, *, seed: int, variants: int, listed: bool, as_json: bool
+) -> None:
+    from sparkle.evaluation.report import console_for
+    from sparkle.llm.output import OutputValidator
+    from sparkle.llm.policy_file import load_policy
+    from sparkle.redteam.catalogue import choose
+    from sparkle.redteam.output_report import outputs_json, print_outputs
+    from sparkle.redteam.outputs import EVASIONS, run_outputs
+    from sparkle.redteam.report import print_list
+
+    console = console_for(terminal=sys.stdout.isatty())
+    evasions = choose(names, EVASIONS)
+    if listed:
+        print_list(console, evasions)
+        return
+    validator = OutputValidator(load_policy(policy).output)
+    outcomes, missed = run_outputs(validator, evasions, seed=seed, variants=variants)
+    if as_json:
+        click.echo(json.dumps(outputs_json(outcomes, missed), ensure_ascii=False, indent=2))
+    else:
+        print_outputs(console, outcomes, missed)
 
 
 def _detector(

@@ -96,6 +96,25 @@ def _policy_without_rules(folder: Path) -> str:
     return str(file)
 
 
+def test_no_cut_of_a_stream_lets_a_value_out() -> None:
+    told: dict[str, Any] = json.loads(
+        run("--output", "--evasion", "stream", "--variants", "5", "--json").stdout
+    )
+    assert told["evasions"][0]["name"] == "whole"
+    assert not told["plainly_missed"]
+    assert all(not e["leaked"] and not e["changed"] and e["values"] >= 12 for e in told["evasions"])
+
+
+def test_the_answers_side_has_a_report_and_a_list() -> None:
+    told: dict[str, Any] = json.loads(run("--output", "--json").stdout)
+    assert len({e["family"] for e in told["evasions"]}) == 7
+    assert {e["name"] for e in told["evasions"] if e["stopped"]["value"] == 1} >= {"zero_width", "full_width"}
+    assert told == json.loads(run("--output", "--json").stdout)
+    assert "values stopped" in run("--output").stdout
+    assert "digits_in_chinese" in run("--output", "--list").stdout
+    assert "did you mean" in run("--output", "--evasion", "base46").stderr
+
+
 def test_what_does_not_go_together_is_refused() -> None:
     assert run("--target", "http://127.0.0.1:1", "--preset", "strict").exit_code == 2
     assert run("--output", "--seeds", __file__).exit_code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Protocol, TypeVar
 
 from sparkle.errors import ConfigurationError
 from sparkle.redteam.evasion import Evasion
@@ -36,7 +37,29 @@ def catalogue() -> tuple[Evasion, ...]:
     )
 
 
-def choose(names: Sequence[str], available: Sequence[Evasion]) -> tuple[Evasion, ...]:
+class Named(Protocol):
+    """What can be chosen by name."""
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """What it belongs to."""
+        ...
+
+    @property
+    def about(self) -> str:
+        """What it does."""
+        ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def choose(names: Sequence[str], available: Sequence[N]) -> tuple[N, ...]:
     """The evasions whose name or family fits one of ``names`` (globs allowed); all of them where none is given.
 
     Raises:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sparkle.evaluation.intervals import Interval
 from sparkle.redteam.campaign import Campaign, Outcome
-from sparkle.redteam.evasion import Evasion
+from sparkle.redteam.catalogue import Named
 
 _NAMED = 3
 """Missed seeds named for a person; JSON has them all."""
@@ -90,7 +90,7 @@ def print_campaign(console: Console, campaign: Campaign, drop: float) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def print_list(console: Console, evasions: Sequence[Evasion]) -> None:
+def print_list(console: Console, evasions: Sequence[Named]) -> None:
     """Print what there is to choose from."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("family", "evasion", "what it does"):
