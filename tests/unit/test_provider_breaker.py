@@ -105,3 +105,18 @@ def test_slow_calls_of_the_past_neither_close_nor_open_it(
     breaker.succeed(probe)
     breaker.fail(old[5])
     assert breaker.state == "closed"
+
+
+def test_who_listens_hears_of_each_change_once(clock: SkippingClock) -> None:
+    heard: list[bool] = []
+    breaker = CircuitBreaker(failures=2, reset_seconds=10.0, clock=clock, tell=heard.append)
+    trip(breaker)
+    for _ in range(3):  # probes that fail are no news
+        clock.advance(10.0)
+        breaker.fail(enter(breaker))
+    clock.advance(10.0)
+    breaker.release(enter(breaker))
+    assert heard == [True]
+    breaker.succeed(enter(breaker))
+    breaker.succeed(enter(breaker))
+    assert heard == [True, False]

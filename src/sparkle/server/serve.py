@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparkle.server.logs import log_to_stderr
+from sparkle.server.metrics_folder import metrics_folder
 from sparkle.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,21 +30,14 @@ def run(settings: Settings, *, with_worker: bool = False, config: str | None = N
     Raises:
         ConfigurationError: The port is taken, the policy is wrong, or a part is not installed.
     """
-    logging.basicConfig(
-        level=settings.monitoring.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s[%(process)d] %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(settings.monitoring.log_level)
     from sparkle.llm.monitoring import share_metrics
 
     os.umask(0o077)  # databases, logs and audit files are their owner's alone, whatever the folder allows
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    metrics_dir = Path(tempfile.mkdtemp(prefix="metrics-", dir=settings.data_dir))
-    share_metrics(metrics_dir)
-    try:
+    with metrics_folder(settings.data_dir) as folder:
+        share_metrics(folder)
         return _run(settings, _task_commands(settings, config) if with_worker else [])
-    finally:
-        shutil.rmtree(metrics_dir, ignore_errors=True)
 
 
 def _run(settings: Settings, task_commands: list[TaskCommand]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from sparkle.clock import Clock
@@ -17,13 +18,25 @@ class CircuitBreaker:
     a slow call of the past neither closes nor opens the circuit of today. Not for use from several threads.
     """
 
-    __slots__ = ("_clock", "_era", "_failures", "_opened_at", "_reset_seconds", "_state", "_threshold")
+    __slots__ = (
+        "_clock", "_down", "_era", "_failures", "_opened_at", "_reset_seconds", "_state", "_tell", "_threshold",
+    )  # fmt: skip
 
-    def __init__(self, *, failures: int, reset_seconds: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        failures: int,
+        reset_seconds: float,
+        clock: Clock,
+        tell: Callable[[bool], None] | None = None,
+    ) -> None:
+        """``tell`` learns once when the upstream goes down (``True``) and once when it is back; it must not raise."""
         self._threshold = failures
         self._reset_seconds = reset_seconds
         self._clock = clock
         self._state: CircuitState = "closed"
+        self._tell = tell
+        self._down = False
         self._failures = 0
         self._opened_at = 0.0
         self._era = 0
@@ -87,3 +100,8 @@ class CircuitBreaker:
     def _change(self, state: CircuitState) -> None:
         self._state = state
         self._era += 1
+        down = state != "closed"  # a probe that fails is no news
+        if down != self._down:
+            self._down = down
+            if self._tell is not None:
+                self._tell(down)

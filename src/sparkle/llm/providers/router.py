@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -28,6 +29,8 @@ from sparkle.llm.providers.upstream import CHAT, EMBEDDINGS, Upstream
 from sparkle.llm.providers.wire import wire_rules
 from sparkle.settings import ProviderSettings
 
+log = logging.getLogger("sparkle.providers")
+
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
 MODELS_CACHE_SECONDS = 60.0
@@ -41,6 +44,13 @@ class _Answer(msgspec.Struct):
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def _log_change(name: str, rest: float, down: bool) -> None:
+    if down:
+        log.warning("upstream %s is down: it failed time after time and rests, tried every %g s", name, rest)
+    else:
+        log.info("upstream %s is back", name)
 
 
 class ProviderRouter:
@@ -78,7 +88,10 @@ class ProviderRouter:
         self._wire = wire_rules()
         self._breakers = {
             upstream.name: CircuitBreaker(
-                failures=settings.breaker_failures, reset_seconds=settings.breaker_reset_seconds, clock=clock
+                failures=settings.breaker_failures,
+                reset_seconds=settings.breaker_reset_seconds,
+                clock=clock,
+                tell=partial(_log_change, upstream.name, settings.breaker_reset_seconds),
             )
             for upstream in upstreams
         }
