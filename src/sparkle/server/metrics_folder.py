@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _LOCK = "owner.lock"
 
 
 @contextmanager
-def metrics_folder(data_dir: Path) -> Iterator[Path]:
+def metrics_folder(data_dir: Path) -> Generator[Path]:
     """A fresh folder for this server and the processes it forks; those of dead servers are removed.
 
     Raises:
