@@ -67,7 +67,10 @@ def invalidate(
 
 
 def _forget(connection: Connection, which: ColumnElement[bool]) -> int:
-    chosen = select(cache_entry.c.key).where(which)
-    # The tags first: SQLite checks foreign keys only for connections that ask it to.
-    connection.execute(delete(cache_tag).where(cache_tag.c.key.in_(chosen)))
-    return connection.execute(delete(cache_entry).where(cache_entry.c.key.in_(chosen))).rowcount
+    chosen = select(cache_entry.c.key).where(which).limit(_CHUNK)
+    forgotten = 0
+    while keys := connection.execute(chosen).scalars().all():
+        # The tags too: SQLite deletes them by itself only for connections that asked it to.
+        connection.execute(delete(cache_tag).where(cache_tag.c.key.in_(keys)))
+        forgotten += connection.execute(delete(cache_entry).where(cache_entry.c.key.in_(keys))).rowcount
+    return forgotten

@@ -19,4 +19,4 @@ def save(connection: Connection, user_id: str, scope: str, version: int, state: 
         set_={name: insert.excluded[name] for name in ("version", "state", "saved_at")},
         where=learning_state.c.version < insert.excluded.version,
     )
-    return connection.execute(statement).rowcount > 0
+    return connection.execute(statement.returning(learning_state.c.version)).first() is not None

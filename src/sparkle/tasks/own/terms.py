@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cache
 from importlib.resources import files
 
@@ -16,7 +17,7 @@ _HAN = re.compile(r"[\u4e00-\u9fff]{2,}")
 _LATIN = re.compile(r"[^\W\d_\u4e00-\u9fff]{2,}(?:[-'][^\W\d_]{1,30})?")
 # What stands before these is being defined.
 _DEFINED = re.compile(
-    r"(?:^|[\s，,：:])(?:(?:a|an|the)\s+)?([^\W\d_](?:[\w -]{1,60}?[\w]))\s*"
+    r"(?:^|[\s，,：:。；！？])(?:(?:a|an|the)\s+)?([^\W\d_][\w -]{0,60}?\w)\s*"
     r"(?:\s(?:is|are|means|refers to|denotes)\s|是指|指的是|称为|叫做|叫作|定义为|是一种|是一个)",
     re.IGNORECASE,
 )
@@ -55,6 +56,12 @@ def key_terms(text: str, most: int, *, without: str = "") -> list[str]:
     for sentence in _SENTENCE.split(text):
         for term in _phrases(sentence):
             _count(term, 1.0, weights, shown)
+    for gram, times in _repeated(text).items():
+        # Chinese writes without spaces: what comes back as a whole is a word, the longer the surer.
+        weights[gram] = max(weights.get(gram, 0.0), times * (len(gram) - 1))
+        shown.setdefault(gram, gram)
+    # Two words beside each other once are no phrase yet.
+    weights = {term: weight for term, weight in weights.items() if weight > 1 or " " not in term}
     own = set(words(without))
     best = sorted(weights, key=lambda term: (-weights[term] * _length_bonus(term), term))
     chosen: list[str] = []
@@ -86,6 +93,17 @@ def _phrases(sentence: str) -> list[str]:
     return found
 
 
+def _repeated(text: str) -> dict[str, int]:
+    """Stretches of 2 to 6 Chinese characters without function words that occur at least twice."""
+    _, chinese = _stopwords()
+    counted: Counter[str] = Counter()
+    for match in _HAN.finditer(text):
+        for stretch in "".join(" " if sign in chinese else sign for sign in match[0]).split():
+            for length in range(2, min(len(stretch), 6) + 1):
+                counted.update(stretch[at : at + length] for at in range(len(stretch) - length + 1))
+    return {gram: times for gram, times in counted.items() if times >= 2}
+
+
 def _count(term: str, weight: float, weights: dict[str, float], shown: dict[str, str]) -> None:
     english, _ = _stopwords()
     term = " ".join(term.split()).strip(" -*:：,，")
@@ -98,4 +116,4 @@ def _count(term: str, weight: float, weights: dict[str, float], shown: dict[str,
 
 def _length_bonus(term: str) -> float:
     """A phrase says more than one of its words."""
-    return 1.6 if " " in term or (len(term) >= 4 and not term.isascii()) else 1.0
+    return 2.2 if " " in term or (len(term) >= 4 and not term.isascii()) else 1.0

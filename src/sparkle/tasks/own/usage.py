@@ -31,7 +31,8 @@ def record(
         "cost_nano_usd": cost_nano_usd,
     }
     row = {**counted, "call_id": call_id, "at": at}
-    if not connection.execute(dialect.insert(usage).values(row).on_conflict_do_nothing()).rowcount:
+    once = dialect.insert(usage).values(row).on_conflict_do_nothing().returning(usage.c.call_id)
+    if connection.execute(once).first() is None:
         return False
     day = datetime.fromtimestamp(at / 1_000_000, UTC).date().isoformat()
     insert = dialect.insert(usage_day).values({**counted, "day": day, "calls": 1})
