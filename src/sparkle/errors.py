@@ -12,6 +12,7 @@ a table.
     │   └── MissingExtraError
     ├── InvalidRequestError           400: the caller's request is malformed
     │   ├── RequestTooLargeError      413
+    │   ├── HeadersTooLargeError      431
     │   ├── IdempotencyConflictError  422
     │   └── DatasetError              a file of labelled texts, scores or floors (command line only)
     ├── AuthenticationError           401
@@ -126,6 +127,13 @@ class RequestTooLargeError(InvalidRequestError):
 
     http_status = 413
     code = "request_too_large"
+
+
+class HeadersTooLargeError(InvalidRequestError):
+    """The request's headers are larger than this server accepts; send less in them, e.g. fewer cookies."""
+
+    http_status = 431
+    code = "headers_too_large"
 
 
 class IdempotencyConflictError(InvalidRequestError):

@@ -18,6 +18,7 @@ DOCUMENTED: dict[str, tuple[int, str, str, str, bool, bool | None]] = {
     "MissingExtraError": (500, "FAILED_PRECONDITION", "server_error", "missing_extra", False, None),
     "InvalidRequestError": (400, "INVALID_ARGUMENT", "invalid_request_error", "invalid_request", False, False),
     "RequestTooLargeError": (413, "INVALID_ARGUMENT", "invalid_request_error", "request_too_large", False, False),
+    "HeadersTooLargeError": (431, "INVALID_ARGUMENT", "invalid_request_error", "headers_too_large", False, False),
     "IdempotencyConflictError": (
         422, "ALREADY_EXISTS", "invalid_request_error", "idempotency_conflict", False, False,
     ),
