@@ -55,7 +55,12 @@ async def test_a_head_that_never_ends_is_answered_too(gw: InProcessGateway) -> N
 async def test_a_head_below_the_limit_and_a_large_body_behind_it_are_read(gw: InProcessGateway) -> None:
     long = b"x-long: " + b"a" * (MAX_HEAD_BYTES - 500) + b"\r\n"
     body = json.dumps({"text": "word " * 20_000}).encode()
-    post = b"POST /v1/guard/scan HTTP/1.1\r\nhost: x\r\n" + long + b"content-length: %d\r\n\r\n" % len(body) + body
+    post = (
+        b"POST /v1/guard/scan HTTP/1.1\r\nhost: x\r\n"
+        + long
+        + b"content-length: %d\r\n\r\n" % len(body)
+        + body
+    )
     last = HEAD + b"connection: close\r\n\r\n"
     answer = await exchange(gw, [post + HEAD + b"x-a: b\r\n", b"\r\n", last])
     assert answer.count(b"HTTP/1.1 200 OK") == 3
