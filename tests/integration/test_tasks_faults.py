@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.support.serve import is_alive, wait_for_end
 from tests.support.tasks_processes import Proc, Stack, stack
 
 from sparkle.errors import BrokerUnavailableError
+from sparkle.tasks.broker import broker_command, broker_socket
 from sparkle.tasks.broker_url import broker_target
 from sparkle.tasks.calls import TaskCall
 from sparkle.tasks.publisher import Publisher
@@ -100,17 +102,16 @@ def test_a_killed_broker_costs_nothing_but_the_time_it_is_away(tmp_path: Path) -
 
 
 def test_a_broker_that_lost_its_data_is_rung_again(tmp_path: Path) -> None:
-    import redis
-
     notes = tmp_path / "notes"
     with stack(tmp_path) as made:
         made.broker()
         made.relay()
         tasks = schedule_writes(made, notes)
         made.wait(lambda: made.states() == {"queued": COUNT}, "all are handed to the broker")
-        path = str(made.data_dir / "broker" / "broker.sock")
-        with redis.Redis(unix_socket_path=path) as client:
-            client.execute_command("FLUSHALL")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(broker_socket(made.data_dir)))
+            sock.sendall(b"FLUSHALL\r\n")
+            assert sock.recv(16) == b"+OK\r\n"
         made.worker()
         all_of_them_once(made, notes, tasks)
 
@@ -222,7 +223,7 @@ def test_a_second_broker_on_the_same_folder_is_refused_and_the_first_dies_with_i
 ) -> None:
     with stack(tmp_path) as made:
         first = made.broker()
-        second = made.start("second", [*_launcher(made)])
+        second = made.start("second", broker_command(made.data_dir))
         assert second.process.wait() == 1
         assert "already runs" in second.log.read_text()
         assert first.alive
@@ -246,9 +247,3 @@ while not broker_answers(folder):
 (folder / "pid.new").rename(folder / "pid")
 process.wait()
 """
-
-
-def _launcher(made: Stack) -> list[str]:
-    from sparkle.tasks.broker import broker_command
-
-    return broker_command(made.data_dir)
