@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from training.seeds.enzh import grammar_direct, grammar_documents, grammar_encoded, grammar_roleplay
+from training.seeds.enzh import (
+    grammar_direct,
+    grammar_documents,
+    grammar_encoded,
+    grammar_hijack,
+    grammar_roleplay,
+)
 from training.seeds.enzh.expand import BANKS, Bank, BankError, load_bank
 
 if TYPE_CHECKING:
@@ -26,6 +32,7 @@ GENERATORS: list[Generate] = [
     grammar_direct.generate,
     grammar_documents.generate,
     grammar_encoded.generate,
+    grammar_hijack.generate,
     grammar_roleplay.generate,
 ]
 
