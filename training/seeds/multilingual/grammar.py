@@ -62,6 +62,8 @@ class Bank(Struct, frozen=True, forbid_unknown_fields=True):
     """Ordinary instructions to them."""
     task: Words
     """Tasks over a text that follows."""
+    about_models: Words
+    """Sentences that speak of models, assistants and their rules, and give no order."""
     topics: tuple[Words, ...]
     """Ordinary sentences, each topic in its order."""
     link: str = ", "
@@ -167,6 +169,9 @@ def _document(rng: random.Random, bank: Bank, label: int) -> tuple[str, str]:
         note = ""
     else:
         note = f"{rng.choice(other.to_people)}{other.space}{rng.choice(other.notice)}{other.stop}"
+    if rng.random() < 0.25:
+        # A page that mentions a model is no attack for that; both labels do.
+        sentences.insert(rng.randint(0, len(sentences)), rng.choice(bank.about_models))
     style, carrier = rng.choice(CARRIERS)
     if note:
         sentences.insert(rng.randint(0, len(sentences)), note)
