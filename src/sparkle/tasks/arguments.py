@@ -31,10 +31,8 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_byte
     content = {"args": list(args), "kwargs": dict(kwargs)}
     try:
         text = _encode(content).decode()
-    except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError):
-        raise TaskArgumentsError(
-            "an argument cannot be written as JSON (a number too large, a broken text)"
-        ) from None
+    except (UnicodeEncodeError, msgspec.MsgspecError):
+        raise TaskArgumentsError("an argument cannot be written as JSON (a broken text)") from None
     if len(text) > max_bytes:
         raise TaskArgumentsError(
             f"the arguments take {len(text):,} bytes, {max_bytes:,} are allowed "
@@ -48,34 +46,22 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_byte
     return text
 
 
-def encode_result(value: object, *, max_bytes: int) -> str:
-    """A task's result as the ledger keeps it.
-
-    Raises:
-        TaskArgumentsError: It is not JSON, or larger than ``max_bytes``.
-    """
-    _check(value, "result", _MAX_DEPTH, names=False)
-    try:
-        text = _encode(value).decode()
-    except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError):
-        raise TaskArgumentsError("the result cannot be written as JSON") from None
-    if len(text) > max_bytes:
-        raise TaskArgumentsError(
-            f"the result takes {len(text):,} bytes, {max_bytes:,} are allowed (SPARKLE_TASKS__MAX_RESULT_BYTES): "
-            "store it and return a reference"
-        )
-    return text
-
-
 def unique_key(name: str, arguments: str, user_id: str | None) -> str:
     """The key under which a task is the same as another one: name, user and arguments."""
     digest = hashlib.blake2b(f"{user_id or ''}\x00{arguments}".encode(), digest_size=16).hexdigest()
     return f"{name}:{digest}"
 
 
-def _check(value: object, where: str, depth: int, *, names: bool = True) -> None:
+def _check(value: object, where: str, depth: int) -> None:
     """Refuse what JSON does not know: msgspec would quietly turn a date into a text and NaN into null."""
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, str | bool):
+        return
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            # It would come back as a float, and be another number.
+            raise TaskArgumentsError(
+                f"{where} is a number too large for JSON; pass it as a text", param=where
+            )
         return
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -85,7 +71,7 @@ def _check(value: object, where: str, depth: int, *, names: bool = True) -> None
         raise TaskArgumentsError(f"{where} is nested too deeply", param=where)
     if isinstance(value, list | tuple):
         for index, item in enumerate(cast("Sequence[object]", value)):
-            _check(item, f"{where}[{index}]", depth - 1, names=names)
+            _check(item, f"{where}[{index}]", depth - 1)
         return
     if isinstance(value, Mapping):
         for key, item in cast("Mapping[object, object]", value).items():
@@ -94,9 +80,9 @@ def _check(value: object, where: str, depth: int, *, names: bool = True) -> None
                     f"a key of {where} is of type {type(key).__name__}; keys must be texts", param=where
                 )
             inner = f"{where}.{key}"
-            if names and isinstance(item, str) and item and is_secret_name(key):
+            if isinstance(item, str) and item and is_secret_name(key):
                 raise TaskArgumentsError(f"{inner} has the name of a secret; {_ADVICE}", param=inner)
-            _check(item, inner, depth - 1, names=names)
+            _check(item, inner, depth - 1)
         return
     raise TaskArgumentsError(
         f"{where} is of type {type(value).__name__}, which JSON does not know; pass a text or a number instead",

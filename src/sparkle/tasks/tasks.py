@@ -69,6 +69,12 @@ class Tasks:
         if self._bell is not None:
             self._bell.close()
 
+    def __enter__(self) -> Tasks:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
     def schedule(
         self, calls: Sequence[TaskCall], *, session: Session | Connection | None = None
     ) -> list[TaskRecord]:
