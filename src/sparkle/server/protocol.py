@@ -15,6 +15,7 @@ from sparkle.llm.outcomes import new_request_id
 
 MAX_HEAD_BYTES = 32_768
 """Longest request line and headers that are read; what SDKs and proxies send is a tenth of it."""
+_LINGER_SECONDS = 1.0
 _TOO_LONG = f"the request's headers are larger than {MAX_HEAD_BYTES} bytes"
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
@@ -88,6 +89,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
+        if self._refusal is not None:
+            return  # read and dropped until the connection closes, see _refuse
         if (b"pgrade:" in data or b"PGRADE:" in data) and not self._in_body():
             end = data.find(b"\r\n\r\n")
             head = data if end < 0 else data[:end]
@@ -98,7 +101,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._in_head:
             self._before = self._head_size() if self._began else self._before + len(data)
             if self._before > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self._refuse(HeadersTooLargeError(_TOO_LONG))
+                self._refusal = HeadersTooLargeError(_TOO_LONG)
+                self._refuse(self._refusal)
         else:
             self._before = 0
 
@@ -131,7 +135,12 @@ class GatewayProtocol(HttpToolsProtocol):
             f"x-should-retry: false\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)
-        self.transport.close()
+        if self._refusal is None:
+            self.transport.close()
+        else:
+            # The client is still writing: closing now would reset the connection and take the answer with it.
+            self.transport.write_eof()
+            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     def _in_body(self) -> bool:
         # None before the first request, whatever its declared type says.
