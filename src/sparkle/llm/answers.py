@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -15,7 +16,7 @@ from sparkle.llm.usage import Usage
 from sparkle.llm.verdict import ALLOW, Action, Finding, Verdict
 
 if TYPE_CHECKING:
-    from sparkle.llm.output import OutputValidator, PromptGuard
+    from sparkle.llm.output import OutputResult, OutputValidator, PromptGuard
 
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
 """Fields of a message or delta that hold a model's own text (the middle two as DeepSeek, vLLM and OpenRouter say)."""
@@ -79,37 +80,13 @@ def guard_answer(raw: bytes, validator: OutputValidator, prompt: PromptGuard | N
         where = f"{at}.message"
         fields.blocked = blocked = cut
         changed |= _guard_choice(choice, message, fields, at)
-        for field in TEXT_FIELDS:
-            text = message.get(field)
-            if not isinstance(text, str) or not text:
-                continue
+        for text, path, check, put in _texts(message, where, validator):
             generated.append(text)
-            result = validator.check_text(text, prompt=prompt, path=f"{where}.{field}")
+            result = check(text, prompt=prompt, path=path)
             findings += result.verdict.findings
             blocked |= result.verdict.action is Action.BLOCK
             if result.text != text:
-                message[field] = result.text
-                choice["logprobs"] = None
-                changed = True
-        for part, field, path in _call_parts(message, where):
-            arguments = part.get(field)
-            if not isinstance(arguments, str) or not arguments:
-                continue
-            generated.append(arguments)
-            result = validator.check_tool_arguments(arguments, prompt=prompt, path=f"{path}.{field}")
-            findings += result.verdict.findings
-            blocked |= result.verdict.action is Action.BLOCK
-            if result.text != arguments:
-                part[field] = result.text
-                choice["logprobs"] = None
-                changed = True
-        for place in _extras(message):
-            generated.append(place.text)
-            result = validator.check_text(place.text, prompt=prompt, path=f"{where}.{place.path}")
-            findings += result.verdict.findings
-            blocked |= result.verdict.action is Action.BLOCK
-            if result.text != place.text:
-                place.put(result.text)
+                put(result.text)
                 choice["logprobs"] = None
                 changed = True
         if (logprobs := choice.get("logprobs")) is not None and fields.logprobs_tell(logprobs):
@@ -189,6 +166,22 @@ def _call_parts(message: dict[str, Any], where: str) -> Iterator[tuple[dict[str,
                 part = cast("dict[str, Any]", call).get(kind) if isinstance(call, dict) else None
                 if isinstance(part, dict):
                     yield cast("dict[str, Any]", part), field, f"{where}.tool_calls[{j}].{kind}"
+
+
+def _texts(
+    message: dict[str, Any], where: str, validator: OutputValidator
+) -> Iterator[tuple[str, str, Callable[..., OutputResult], Callable[[str], None]]]:
+    """Every text of a message: itself, its path, what judges it, and what puts another in its place."""
+    for field in TEXT_FIELDS:
+        text = message.get(field)
+        if isinstance(text, str) and text:
+            yield text, f"{where}.{field}", validator.check_text, partial(message.__setitem__, field)
+    for part, field, path in _call_parts(message, where):
+        text = part.get(field)
+        if isinstance(text, str) and text:
+            yield text, f"{path}.{field}", validator.check_tool_arguments, partial(part.__setitem__, field)
+    for place in _extras(message):
+        yield place.text, f"{where}.{place.path}", validator.check_text, place.put
 
 
 def _extras(message: dict[str, Any]) -> list[Place]:
