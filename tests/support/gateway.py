@@ -275,5 +275,5 @@ def _preloaded(settings: Settings) -> Preloaded:
 @cache
 def _tokens() -> TokenCounter:
     counter = TokenCounter()
-    counter.preload()
+    counter.count_text("", "gpt-4o")
     return counter

@@ -263,9 +263,22 @@ def test_sound_and_files_are_counted_by_their_length() -> None:
     assert COUNTER.count_messages([{"role": "user", "content": [pdf]}], "gpt-4o") - empty == 750
 
 
+def test_a_models_own_chat_template_is_part_of_the_prompt() -> None:
+    assert COUNTER.template_tokens("smollm2-135m-instruct", 1) >= 22 + 1
+    assert COUNTER.template_tokens("vendor/SmolLM2-360M", 3) > COUNTER.template_tokens("smollm2-135m-instruct", 1)
+    assert COUNTER.template_tokens("gpt-4o", 9) == 0
+
+
+def test_an_inexact_count_is_never_below_the_exact_one_and_loads_nothing() -> None:
+    fresh = TokenCounter()
+    messages = [{"role": "system", "content": "Sei kurz."}, *chat("什么是光合作用？ \U0001f600")]
+    assert fresh.count_messages(messages, "gpt-4o", exact=False) >= COUNTER.count_messages(messages, "gpt-4o")
+    assert not fresh._tokenizers  # pyright: ignore[reportPrivateUsage]  # that is the point
+
+
 def test_only_the_extension_is_loaded_not_the_slow_package_around_it() -> None:
     code = (
-        "import sys; from sparkle.llm.quota import TokenCounter; c = TokenCounter(); c.preload('gpt-4o', 'gpt-4');"
+        "import sys; from sparkle.llm.quota import TokenCounter; c = TokenCounter(); c.count_text('', 'gpt-4');"
         "assert c.count_text('hello', 'gpt-4o') == 1;"
         "assert 'bpe_openai' not in sys.modules and 'redis' not in sys.modules"
     )

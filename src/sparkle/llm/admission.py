@@ -102,15 +102,17 @@ class Admission:
         refuse_if_blocked(verdict)
         schema = request.body.get("response_format")
         others = {k: v for k, v in request.body.items() if k not in NOT_PROMPT}
-        tokens = PromptSize(
-            self._tokens.bound_messages(
-                messages, request.model, tools, response_format=schema, others=others
-            ),
-            size,
-            lambda: self._tokens.count_messages(
-                messages, request.model, tools, response_format=schema, others=others
-            ),
+        template = max(
+            (self._tokens.template_tokens(name, len(messages)) for name in self._serving(request.model)),
+            default=0,
         )
+
+        def count(*, exact: bool) -> int:
+            return template + self._tokens.count_messages(
+                messages, request.model, tools, response_format=schema, others=others, exact=exact
+            )
+
+        tokens = PromptSize(count(exact=False), size, lambda: count(exact=True))
         reservation = await self._reserve(
             guards, who, request.model, tokens, request.max_tokens, request.choices, record
         )

@@ -3,7 +3,7 @@
 Text is counted by the Rust extension of ``bpe-openai``, which carries its vocabularies. Only that extension
 is loaded: the package around it takes half a second to import. A vocabulary is loaded when first needed (some
 80 ms and 66 MB). Counting walks those tables, which other work has usually pushed out of the caches: where a bound
-will do, :meth:`TokenCounter.bound_messages` takes the number of bytes (every token stands for at least one).
+will do, ``count_messages(..., exact=False)`` takes the number of bytes (every token stands for at least one).
 """
 
 from __future__ import annotations
@@ -65,11 +65,18 @@ class _ImageRule(Struct, frozen=True, forbid_unknown_fields=True):
     models: tuple[str, ...]
 
 
+class _TemplateRule(Struct, frozen=True, forbid_unknown_fields=True):
+    base: int
+    message: int
+    models: tuple[str, ...]
+
+
 class _Rules(Struct, frozen=True, forbid_unknown_fields=True):
     version: Literal[1]
     default: Encoding
     encodings: tuple[_EncodingRule, ...]
     images: tuple[_ImageRule, ...]
+    templates: tuple[_TemplateRule, ...]
 
 
 class TokenCounter:
@@ -90,18 +97,18 @@ class TokenCounter:
             (_compiled(rule.models), rule.encoding) for rule in rules.encodings
         ]
         self._images = [(_compiled(rule.models), ImageCost(rule.base, rule.tile)) for rule in rules.images]
+        self._templates = [(_compiled(rule.models), rule) for rule in rules.templates]
         self._tokenizers: dict[Encoding, _Tokenizer] = {}
         self._models: dict[str, tuple[Encoding, ImageCost]] = {}
-
-    def preload(self, *models: str) -> None:
-        """Load the vocabularies of these models (none named: the default's) now, e.g. before forking."""
-        wanted: list[Encoding] = [self.encoding_for(model) for model in models]
-        for encoding in wanted or (self._default,):
-            self._tokenizer(encoding)
 
     def encoding_for(self, model: str) -> Encoding:
         """Name of the vocabulary a model is counted with."""
         return self._known(model)[0]
+
+    def template_tokens(self, model: str, messages: int) -> int:
+        """At least what a model's own chat template adds to ``messages`` messages beyond OpenAI's chat format."""
+        rule = next((rule for pattern, rule in self._templates if pattern.match(_bare(model))), None)
+        return 0 if rule is None else rule.base + rule.message * messages
 
     def count_text(self, text: str, model: str) -> int:
         """Tokens of a bare text. Any text counts: lone surrogates as replacement characters."""
@@ -115,6 +122,7 @@ class TokenCounter:
         *,
         response_format: Any = None,
         others: Mapping[str, Any] | None = None,
+        exact: bool = True,
     ) -> int:
         """Tokens of a chat prompt in OpenAI's format.
 
@@ -125,31 +133,20 @@ class TokenCounter:
             response_format: A JSON schema is part of the prompt, too.
             others: Further fields of the request that can hold prompt text (``functions``, ``prediction``,
                 ``documents`` ...), counted by their JSON.
+            exact: ``False``: at least as many tokens, for next to nothing and without loading a vocabulary.
         """
         encoding, image = self._known(model)
-        tokenizer = self._tokenizer(encoding)
+        tokenizer = self._tokenizer(encoding) if exact else _BYTES
         return _prompt(tokenizer, image, messages, tools, response_format, others)
 
     def bound_text(self, text: str) -> int:
         """At least as many tokens as ``text`` has under any vocabulary, for next to nothing."""
         return _BYTES.count(text)
 
-    def bound_messages(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        model: str,
-        tools: Sequence[Any] | None = None,
-        *,
-        response_format: Any = None,
-        others: Mapping[str, Any] | None = None,
-    ) -> int:
-        """At least as many tokens as :meth:`count_messages` says; loads no vocabulary."""
-        return _prompt(_BYTES, self._known(model)[1], messages, tools, response_format, others)
-
     def _known(self, model: str) -> tuple[Encoding, ImageCost]:
         found = self._models.get(model)
         if found is None:
-            name = model.lower().rpartition("/")[2]
+            name = _bare(model)
             encoding = self._default
             for pattern, candidate in self._encodings:
                 if pattern.match(name):
@@ -274,6 +271,10 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start:end]
         start = end
     yield text[start:]
+
+
+def _bare(model: str) -> str:
+    return model.lower().rpartition("/")[2]
 
 
 def _compiled(patterns: Sequence[str]) -> re.Pattern[str]:
