@@ -26,16 +26,22 @@ def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_byte
             with text keys are), they are larger than ``max_bytes``, or hold a secret. The message names the place
             and never repeats the value.
     """
+    if isinstance(args, str | bytes):
+        # A sequence too, but nobody means its letters.
+        raise TaskArgumentsError("args must be a list or tuple: args=[...]", param="args")
     _check(args, "args", _MAX_DEPTH)
     _check(kwargs, "kwargs", _MAX_DEPTH)
     content = {"args": list(args), "kwargs": dict(kwargs)}
     try:
-        text = _encode(content).decode()
-    except (UnicodeEncodeError, msgspec.MsgspecError):
-        raise TaskArgumentsError("an argument cannot be written as JSON (a broken text)") from None
-    if len(text) > max_bytes:
+        encoded = _encode(content)
+    except (ValueError, msgspec.MsgspecError):
         raise TaskArgumentsError(
-            f"the arguments take {len(text):,} bytes, {max_bytes:,} are allowed "
+            "an argument cannot be written as JSON (a broken text, a number too long)"
+        ) from None
+    text = encoded.decode()
+    if len(encoded) > max_bytes:
+        raise TaskArgumentsError(
+            f"the arguments take {len(encoded):,} bytes, {max_bytes:,} are allowed "
             "(SPARKLE_TASKS__MAX_ARGS_BYTES): store them and pass a reference"
         )
     # One look at the whole; only where it finds something each value is looked at alone.
@@ -54,14 +60,7 @@ def unique_key(name: str, arguments: str, user_id: str | None) -> str:
 
 def _check(value: object, where: str, depth: int) -> None:
     """Refuse what JSON does not know: msgspec would quietly turn a date into a text and NaN into null."""
-    if value is None or isinstance(value, str | bool):
-        return
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            # It would come back as a float, and be another number.
-            raise TaskArgumentsError(
-                f"{where} is a number too large for JSON; pass it as a text", param=where
-            )
+    if value is None or isinstance(value, str | bool | int):
         return
     if isinstance(value, float):
         if not math.isfinite(value):
