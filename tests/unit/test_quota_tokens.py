@@ -265,7 +265,9 @@ def test_sound_and_files_are_counted_by_their_length() -> None:
 
 def test_a_models_own_chat_template_is_part_of_the_prompt() -> None:
     assert COUNTER.template_tokens("smollm2-135m-instruct", 1) >= 22 + 1
-    assert COUNTER.template_tokens("vendor/SmolLM2-360M", 3) > COUNTER.template_tokens("smollm2-135m-instruct", 1)
+    assert COUNTER.template_tokens("vendor/SmolLM2-360M", 3) > COUNTER.template_tokens(
+        "smollm2-135m-instruct", 1
+    )
     assert COUNTER.template_tokens("gpt-4o", 9) == 0
 
 
