@@ -52,11 +52,29 @@ def worker(
 
 @click.command()
 @_common
-def relay(data_dir: str | None, config: str | None, die_with_parent: bool) -> None:
+@click.option(
+    "--metrics-port", type=int, help="Also serve the long tasks' metrics here; 0 takes a free port."
+)
+@click.option("--metrics-host", default="127.0.0.1", help="Address of that port. [127.0.0.1]")
+def relay(
+    data_dir: str | None,
+    config: str | None,
+    die_with_parent: bool,
+    metrics_port: int | None,
+    metrics_host: str,
+) -> None:
     """Carry long tasks from the ledger to the broker. One is active, further ones stand by."""
     from sparkle.tasks.processes import run_relay
 
-    sys.exit(run_relay(_settings(data_dir, config, die_with_parent)))
+    settings = _settings(data_dir, config, die_with_parent)
+    if metrics_port is None:
+        sys.exit(run_relay(settings))
+    from sparkle.server.metrics_port import MetricsPort
+
+    with MetricsPort(metrics_host, metrics_port) as port:
+        click.echo(f"metrics on {port.url}")
+        code = run_relay(settings, report=port.show)
+    sys.exit(code)
 
 
 @click.command()

@@ -23,6 +23,7 @@ from sparkle.llm.policy_file import default_policy_text
 from sparkle.llm.policy_view import policy_rows
 from sparkle.server.pages import openapi_document
 from sparkle.settings import PREFIX, Settings, UpstreamSettings, describe
+from sparkle.tasks.ledger_metrics import DECLARED as TASK_METRICS
 
 Row = Sequence[object]
 
@@ -193,6 +194,7 @@ def declared_metrics() -> list[DeclaredMetric]:
         family = collector.describe()[0]
         name = family.name + ("_total" if family.type == "counter" else "")
         found.append(DeclaredMetric(name, family.type, tuple(collector._labelnames), family.documentation))
+    found += (DeclaredMetric(metric.name, metric.kind, metric.labels, metric.help) for metric in TASK_METRICS)
     return found
 
 

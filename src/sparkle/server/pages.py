@@ -13,6 +13,7 @@ import msgspec
 from sparkle.errors import NotFoundError, SparkleError
 from sparkle.server.context import identify, may_use
 from sparkle.server.http import Receive, Scope, Send, send_bytes, send_json
+from sparkle.tasks.ledger_metrics import read_file
 
 if TYPE_CHECKING:
     from sparkle.server.gateway import Gateway
@@ -79,8 +80,9 @@ async def readyz(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
 
 
 async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
-    """Prometheus exposition, summed over the workers."""
+    """Prometheus exposition, summed over the workers; with the long tasks' figures if this machine has their relay."""
     body, content_type = gateway.services.render_metrics()
+    body += read_file(gateway.settings.data_dir, gateway.clock.now)
     await send_bytes(send, 200, body, [(b"content-type", content_type.encode())])
 
 

@@ -101,6 +101,7 @@ class Carrier:
         self._ledger = ledger
         self._publisher = publisher
         self._windows = {queue: Window(window) for queue in queues}
+        self._largest_window = window
         self._poll = poll_seconds
         self._clock = clock
         self._rng = rng
@@ -127,6 +128,7 @@ class Carrier:
             more = self._carry()
             if self._clock.monotonic() >= self._probe_at:
                 self._probe_at = self._clock.monotonic() + _PROBE_SECONDS
+                self._discover()
                 more = self._probe() or more
         except BrokerUnavailableError as exc:
             return self._back_off(exc)
@@ -202,6 +204,13 @@ class Carrier:
             again += self._ledger.take_back(queue=queue, older_than=now - int(limit * 1_000_000))
         self.done.rung_again += again
         return again > 0
+
+    def _discover(self) -> None:
+        """Serve every queue in which tasks wait, also those that no setting names."""
+        for queue in self._ledger.oldest_waiting_age():
+            if queue not in self._windows:
+                log.info("serving the queue %s too", queue)
+                self._windows[queue] = Window(self._largest_window)
 
     def _back_off(self, exc: BrokerUnavailableError) -> float:
         self._connected = False

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -93,14 +93,19 @@ def facts() -> dict[str, object]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "version": version("sparkle-llm")}
 
 
-def run_relay(settings: Settings) -> int:
+def run_relay(settings: Settings, *, report: Callable[[bytes], None] | None = None) -> int:
     """Run a relay until a signal; returns the exit code.
+
+    Args:
+        settings: Everything configurable.
+        report: Takes the metrics, besides the file in the data folder that the gateway of this machine passes on.
 
     Raises:
         SparkleError: The ledger or the broker is not configured as it must be.
     """
     from sparkle.tasks.carrier import Carrier
     from sparkle.tasks.doorbell import open_bell
+    from sparkle.tasks.ledger_metrics import write_file
     from sparkle.tasks.publisher import Publisher
     from sparkle.tasks.relay import Relay
 
@@ -108,6 +113,12 @@ def run_relay(settings: Settings) -> int:
     stop = stop_on_signals()
     clock, rng = SystemClock(), random.Random()  # noqa: S311  for jitter, not for secrets
     owner = process_id("relay")
+
+    def reported(metrics: bytes) -> None:
+        write_file(settings.data_dir, metrics)
+        if report is not None:
+            report(metrics)
+
     ledger = open_ledger(settings)
     bell = open_bell(ledger, owner)
     try:
@@ -121,7 +132,15 @@ def run_relay(settings: Settings) -> int:
             rng=rng,
         )
         Relay(
-            ledger, carrier, settings.tasks, owner=owner, bell=bell, clock=clock, rng=rng, info=facts()
+            ledger,
+            carrier,
+            settings.tasks,
+            owner=owner,
+            bell=bell,
+            clock=clock,
+            rng=rng,
+            info=facts(),
+            report=reported,
         ).run(stop)
     finally:
         bell.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparkle.clock import Clock
 from sparkle.errors import SparkleError
 from sparkle.settings_tasks import TasksSettings
 from sparkle.tasks.carrier import Carrier
+from sparkle.tasks.ledger_metrics import RelayFigures, render
 from sparkle.tasks.states import TaskState
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _PURGE_SECONDS = 60.0
 _PURGE_BATCH = 500
 _PURGE_ROUNDS = 8
 _CHECKPOINT_SECONDS = 30.0
+_REPORT_SECONDS = 5.0
 _DAY_MICROSECONDS = 86_400 * 1_000_000
 
 
@@ -48,6 +50,7 @@ class Relay:
         clock: Time.
         rng: For the jitter of the stand-by.
         info: Facts about this process for ``sparkle doctor``.
+        report: Takes the metrics every few seconds while this relay is active; ``None``: nobody does.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Relay:
         clock: Clock,
         rng: random.Random,
         info: Mapping[str, Any] | None = None,
+        report: Callable[[bytes], None] | None = None,
     ) -> None:
         self._ledger = ledger
         self._carrier = carrier
@@ -70,6 +74,8 @@ class Relay:
         self._clock = clock
         self._rng = rng
         self._info = dict(info or {})
+        self._report = report
+        self._report_at = 0.0
         self._active = threading.Event()
         self._expired = 0
         self._purged = 0
@@ -128,6 +134,22 @@ class Relay:
         if now >= self._checkpoint_at:
             self._ledger.checkpoint()
             self._checkpoint_at = now + _CHECKPOINT_SECONDS
+        if self._report is not None and now >= self._report_at:
+            self._report(render(self._ledger, self._figures()))
+            # Counting a backlog of a million takes a moment; it shall not become the relay's main work.
+            took = self._clock.monotonic() - now
+            self._report_at = now + max(_REPORT_SECONDS, 20 * took)
+
+    def _figures(self) -> RelayFigures:
+        done = self._carrier.done
+        return RelayFigures(
+            done.tasks,
+            done.messages,
+            done.rung_again,
+            self._expired,
+            done.broker_failures,
+            self._carrier.broker_answers,
+        )
 
     def _purge(self) -> int:
         now = int(self._clock.now() * 1_000_000)

@@ -36,6 +36,13 @@ UPDATE sparkle_task SET state = 'queued', queued_at = :now WHERE id IN (
 -- name: paces
 SELECT name, milliseconds FROM sparkle_pace
 
+-- name: all_paces
+SELECT name, milliseconds, runs FROM sparkle_pace ORDER BY name
+
+-- name: dead_letters
+SELECT name, COUNT(*) FROM sparkle_task
+WHERE state = 'failed' AND finished_at IS NOT NULL AND mode = 'long' GROUP BY name ORDER BY name
+
 -- name: take_back_queue
 UPDATE sparkle_task SET state = 'waiting', queued_at = NULL
 WHERE id IN (

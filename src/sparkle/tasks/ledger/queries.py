@@ -48,6 +48,16 @@ class Queries(LedgerBase):
         more = len(records) > limit
         return Page(tuple(records[:limit]), records[limit - 1].id if more else None)
 
+    def dead_letters(self) -> dict[str, int]:
+        """How many tasks lie in the dead letter, by name."""
+        with self.read() as connection:
+            return {name: count for name, count in self._run(connection, "dead_letters")}
+
+    def paces(self) -> dict[str, tuple[float, int]]:
+        """By task name: milliseconds an attempt takes lately (a moving average), and how many have run to an end."""
+        with self.read() as connection:
+            return {name: (pace, runs) for name, pace, runs in self._run(connection, "all_paces")}
+
     def counts(self, *, finished: bool = True) -> list[Count]:
         """How many tasks there are by mode, state, queue and name.
 
