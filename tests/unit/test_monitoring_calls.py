@@ -2,119 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
-from tests.support.clock import ManualClock
+from tests.support.monitoring import SECRET, Attempt, Desk, finding, whole_call
 
-from sparkle.errors import AuditUnavailableError, QuotaExceededError, RateLimitError
-from sparkle.llm.monitoring import AuditLog, CallRecord, LLMMonitor
+from sparkle.errors import QuotaExceededError, RateLimitError
 from sparkle.llm.monitoring.audit_record import canonical_message
-from sparkle.llm.monitoring.metrics import MAX_MODELS, ModelLabels
-from sparkle.llm.policy import MonitoringPolicy, Policy
+from sparkle.llm.policy import Policy
 from sparkle.llm.policy_source import policy_hash
-from sparkle.llm.usage import Principal, Usage
-from sparkle.llm.verdict import ALLOW, Finding, Mode, Severity, Verdict
-from sparkle.series import Exposition
-from sparkle.settings import MonitoringSettings
-
-SECRET = "the-patient-has-a-secret"
-
-
-@dataclass(frozen=True)
-class Held:
-    id: str = "res_1"
-
-
-@dataclass(frozen=True)
-class Attempt:
-    upstream: str
-    outcome: str
-    seconds: float
-
-
-def finding(mode: Mode = Mode.BLOCK, path: str = "messages[1].content") -> Finding:
-    return Finding(
-        "injection.override.en",
-        "injection.override",
-        Severity.HIGH,
-        "input",
-        3,
-        9,
-        0.9,
-        mode,
-        "why",
-        "理由",
-        path,
-    )
-
-
-class Desk:
-    """A monitor with its clock and audit folder."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.clock = ManualClock(1_795_003_200.0)
-        self.folder = tmp_path / "audit"
-        self.audit = AuditLog(self.folder, clock=self.clock)
-        self.monitor = LLMMonitor(MonitoringSettings(), self.audit, clock=self.clock)
-        self.monitor.know_models(["gpt-4o"])
-
-    def begin(self, **changes: Any) -> CallRecord:
-        call: dict[str, Any] = {
-            "request_id": "req_1",
-            "principal": Principal("alice", "maths", "key1"),
-            "model": "gpt-4o",
-            "operation": "chat",
-            "stream": False,
-            "traceparent": None,
-        }
-        return self.monitor.begin(**{**call, **changes})
-
-    def sample(self, name: str, /, **labels: str) -> float | None:
-        text = self.monitor.render_metrics()[0].decode()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == name and sample.labels == labels:
-                    return sample.value
-        return None
-
-    def line(self) -> dict[str, Any]:
-        (line,) = self.lines()
-        return line
-
-    def lines(self) -> list[dict[str, Any]]:
-        self.monitor.flush()
-        return [json.loads(x) for file in self.folder.glob("*.jsonl") for x in file.read_bytes().splitlines()]
+from sparkle.llm.verdict import Mode, Verdict
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
-
-
-def whole_call(desk: Desk) -> CallRecord:
-    record = desk.begin(stream=True)
-    record.input_checked(ALLOW, 0.0001)
-    record.reserved(Held(), 0.0002)
-    record.upstream_started()
-    desk.clock.advance(0.5)
-    record.first_token()
-    desk.clock.advance(1.5)
-    record.first_token()
-    record.upstream_finished("openai")
-    desk.clock.advance(0.003)
-    record.output_checked(ALLOW, 0.002)
-    record.usage(Usage(100, 50), 2_500_000)
-    record.finish("ok", 200, "stop")
-    return record
 
 
 def test_a_call_is_counted_in_every_metric_it_touches(desk: Desk) -> None:
@@ -318,124 +223,7 @@ def test_a_call_keeps_the_policy_it_began_under(desk: Desk) -> None:
     assert desk.line()["policy_hash"] == "aaaa"
 
 
-def test_an_arbitrary_model_name_makes_no_series(desk: Desk) -> None:
-    for i in range(300):
-        desk.begin(model=f"invented-{i}").finish("invalid", 404)
-    text = desk.monitor.render_metrics()[0].decode()
-    assert "invented" not in text
-    assert desk.sample("sparkle_requests_total", operation="chat", model="other", outcome="invalid") == 300
-
-
-def test_model_labels_are_bounded_and_plain() -> None:
-    labels = ModelLabels()
-    labels.know(["a b", "x" * 200, "", 'evil"}', "org/model-1.5:latest"])
-    labels.know(f"m{i}" for i in range(500))
-    assert labels("org/model-1.5:latest") == "org/model-1.5:latest"
-    assert [labels(name) for name in ("a b", "x" * 200, "", 'evil"}', "m499")] == ["other"] * 5
-    assert labels(f"m{MAX_MODELS - 2}") == f"m{MAX_MODELS - 2}"
-
-
-def test_a_metric_has_no_more_series_than_it_may() -> None:
-    exposition = Exposition()
-    family = exposition.counter("sparkle_test_total", "Test.", ("a",), limit=3)
-    for i in range(10):
-        family(str(i)).inc()
-    text = exposition.render()[0].decode()
-    assert 'sparkle_test_total{a="other"} 7.0' in text
-
-
-@given(st.lists(st.floats(0, 1e4), max_size=30))
-def test_a_histogram_says_what_was_observed(values: list[float]) -> None:
-    exposition = Exposition()
-    bounds = (0.1, 1.0, 10.0)
-    histogram = exposition.histogram("sparkle_test_seconds", "Test.", bounds)()
-    for i, value in enumerate(values):
-        histogram.observe(value)
-        if i % 7 == 0:
-            exposition.flush()
-    text = exposition.render()[0].decode()
-    for bound in bounds:
-        expected = sum(value <= bound for value in values)
-        assert f'sparkle_test_seconds_bucket{{le="{bound}"}} {float(expected)}' in text
-    assert f"sparkle_test_seconds_count {float(len(values))}" in text
-
-
-def test_what_a_parent_counted_before_a_fork_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    exposition = Exposition()
-    counter = exposition.counter("sparkle_test_total", "Test.")()
-    histogram = exposition.histogram("sparkle_test_seconds", "Test.", (1.0,))()
-    gauge = exposition.gauge("sparkle_level", "Test.", over_workers="livesum")()
-    gauge.value = 3
-    counter.inc(5)
-    histogram.observe(0.5)
-    monkeypatch.setattr("sparkle.series.os.getpid", lambda: -1)
-    shown = exposition.render()[0].decode()
-    assert "sparkle_test_total 0.0" in shown
-    assert "sparkle_test_seconds_count 0.0" in shown
-    assert "sparkle_level 3.0" in shown
-
-
-@pytest.mark.parametrize("user", ["学生", "a\ud800", "x" * 10_000, "a\nb", ""])
-def test_any_user_name_fits_a_line(desk: Desk, user: str) -> None:
-    desk.begin(principal=Principal(user)).finish("ok", 200)
-    assert len(desk.line()["user"]) <= 256
-
-
-def test_a_surrogate_in_a_field_of_ours_still_makes_a_line(desk: Desk) -> None:
-    desk.begin(principal=Principal("a", team="\ud800")).finish("ok", 200)
-    assert desk.line()["user"] == "a"
-
-
-def test_a_record_that_cannot_be_made_is_counted_not_raised(
-    desk: Desk, caplog: pytest.LogCaptureFixture
-) -> None:
-    record = desk.begin()
-    record.used = "not a usage"  # type: ignore[assignment]  what a defect elsewhere could leave
-    record.finish("ok", 200)
-    assert desk.sample("sparkle_monitor_errors_total") == 2  # the line and the counts
-    assert "AttributeError" in caplog.text
-    assert desk.sample("sparkle_inflight_requests") == 0
-
-
-def blocked_folder(desk: Desk) -> None:
-    desk.folder.parent.mkdir(exist_ok=True)
-    desk.folder.write_text("a file where the folder should be")
-
-
-def test_without_an_audit_file_calls_go_on_and_the_loss_is_counted(desk: Desk) -> None:
-    blocked_folder(desk)
-    desk.begin().finish("ok", 200)
-    desk.begin().finish("ok", 200)
-    assert desk.sample("sparkle_audit_write_errors_total") == 1
-    desk.audit.close()
-    assert desk.sample("sparkle_audit_dropped_total") == 2
-
-
-def test_a_policy_that_demands_records_refuses_calls_until_they_can_be_written(desk: Desk) -> None:
-    desk.monitor.use_policy(Policy(monitoring=MonitoringPolicy(on_error="closed")))
-    blocked_folder(desk)
-    desk.begin().finish("ok", 200)
-    with pytest.raises(AuditUnavailableError):
-        desk.begin()
-    with pytest.raises(AuditUnavailableError):
-        desk.monitor.ready()
-    desk.folder.unlink()
-    desk.clock.advance(1)
-    desk.monitor.flush()
-    desk.begin().finish("ok", 200)
-    assert len(desk.lines()) == 2
-
-
 async def test_counts_reach_the_files_that_workers_share_by_themselves(desk: Desk) -> None:
     desk.begin().finish("ok", 200)
     await desk.monitor.close()
     assert len(desk.lines()) == 1
-
-
-def test_no_metric_is_named_against_the_conventions(desk: Desk) -> None:
-    whole_call(desk)
-    forbidden = {"user", "team", "key", "prompt", "request_id", "task"}
-    for family in text_string_to_metric_families(desk.monitor.render_metrics()[0].decode()):
-        assert family.name.startswith("sparkle_")
-        assert family.documentation.endswith(".") or ":" in family.documentation
-        assert not any(set(sample.labels) & forbidden for sample in family.samples)
