@@ -4,7 +4,7 @@
 - Microseconds per streamed chunk of a few characters, all rules on.
 - Leaks: texts with planted values of every rule, cut at random; a leak is any text that differs from what leaves of the
   whole text, or that holds a planted value. Cuts are counted one by one.
-- Worst case: 1 MB of each rule's own examples and near misses, and of signs made to hurt.
+- Worst case: 1 MB (UTF-8) of each rule's own examples and near misses, and of signs made to hurt.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sparkle.llm.policy import OutputPolicy
 Rows = list[tuple[str, str]]
 _ANSWER = 16_000
 _CUTS = 1_000_000
+_MOST_SECONDS = 0.2
 _WORDS = ["The", " gateway", " routes", " each", " request", " to", " a", " model", " and", " returns"]
 _WORDS_ZH = ["网关", "把每", "个请", "求交", "给模", "型，", "然后", "返回", "结果", "。"]
 # One sign or a few, repeated: what makes careless patterns slow.
@@ -153,32 +154,30 @@ def leaks(cuts: int, seed: int = 2026) -> Rows:
 
 
 def worst_cases(quick: bool) -> Rows:
-    """Milliseconds for 1 MB (quick: 0.1 MB) of the hardest texts, the slowest first, and how time grows with size."""
+    """Milliseconds for 1 MB (quick: 0.1 MB) of the hardest texts: each rule's worst, signs, and growth with the size."""
     validator = OutputValidator(OutputPolicy())
     size = 100_000 if quick else 1_000_000
-    texts = {f"signs: {name}": sign for name, sign in _NASTY.items()}
+    texts = {("signs", name): sign for name, sign in _NASTY.items()}
     for rule in load_rule_files().rules:
         for kind, templates in (("examples", rule.examples), ("near misses", rule.counterexamples)):
             if templates:
-                texts[f"{rule.id}, {kind}"] = " ".join(expand(t, random.Random(5)) for t in templates) + "\n"
-    took: list[tuple[float, float, str]] = []
-    for name, unit in texts.items():
-        text = unit * (size // len(unit) + 1)
-        half = _best(lambda t=text: validator.check_text(t[: size // 2]), 1)
-        full = _best(lambda t=text: validator.check_text(t[:size]), 1)
-        took.append((full, full / half if half > 0.005 else 2.0, name))
-    took.sort(reverse=True)
-    label = f"{size / 1e6:g} MB of"
+                texts[rule.id, kind] = " ".join(expand(t, random.Random(5)) for t in templates) + "\n"
+    took: dict[str, tuple[float, str]] = {}
+    growth = 0.0
+    for (name, kind), unit in texts.items():
+        text = unit * (size // len(unit.encode()) + 1)
+        half = _best(lambda t=text: validator.check_text(t[: len(t) // 2]), 2)
+        full = _best(lambda t=text: validator.check_text(t), 2)
+        growth = max(growth, full / half if half > 0.005 else 0.0)
+        label = f"{name}, {kind}" if name == "signs" else name
+        took[label] = max(took.get(label, (0.0, "")), (full, kind))
+    over = sum(took[name][0] > _MOST_SECONDS for name in took)
     rows = [
-        (f"{label} {name}, ms (time for twice the size)", f"{t * 1e3:.0f} (x{r:.1f})")
-        for t, r, name in took[:8]
+        (f"worst case of {name} at {size / 1e6:g} MB ({kind}), ms", f"{seconds * 1e3:.0f}")
+        for name, (seconds, kind) in sorted(took.items(), key=lambda item: -item[1][0])
     ]
-    rows.append(
-        (
-            f"{label} any of {len(took)} hard texts, worst growth for twice the size",
-            f"x{max(r for _, r, _ in took):.1f}",
-        )
-    )
+    rows.append((f"worst cases above {_MOST_SECONDS * 1e3:.0f} ms, of {len(took)}", str(over)))
+    rows.append((f"worst growth for twice the size, of {len(texts)} hard texts", f"x{growth:.1f}"))
     return rows
 
 
@@ -194,9 +193,14 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--cuts", type=int, default=0, help="only count leaks, over at least so many cuts")
+    parser.add_argument("--worst", action="store_true", help="only the worst cases")
     parser.add_argument("--seed", type=int, default=2026)
     options = parser.parse_args()
-    for name, figure in leaks(options.cuts, options.seed) if options.cuts else run(options.quick):
+    if options.worst:
+        rows = worst_cases(options.quick)
+    else:
+        rows = leaks(options.cuts, options.seed) if options.cuts else run(options.quick)
+    for name, figure in rows:
         print(f"{name:78} {figure}")
 
 
