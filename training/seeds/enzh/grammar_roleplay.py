@@ -50,8 +50,8 @@ def _scene(rng: random.Random, bank: Bank, side: Side, space: str) -> str:
     more: dict[str, None] = {}
     for _ in range(rng.choice(MORE)):
         kind = "b" if rng.random() < PLAYFUL_SHARE else own
-        slot = rng.choice(("trait", "trait2", "cond", "stay", "format"))
-        more[bank.pick(rng, f"{slot}_{kind}", hero)] = None
+        slot = rng.choice(("trait_{}", "trait_{}2", "cond_{}", "stay_{}", "format_{}"))
+        more[bank.pick(rng, slot.format(kind), hero)] = None
     if more:
         marks = rng.choice(("", "", "- ", "* ", "#"))
         lines = [f"{i}. {line}" if marks == "#" else f"{marks}{line}" for i, line in enumerate(more, 1)]
