@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos import observer
-from tests.chaos.faults import FAULTS, World, redis_in_memory, redis_socket, small_disk, start_server
+from tests.chaos.faults import (
+    FAILURES,
+    FAULTS,
+    World,
+    redis_in_memory,
+    redis_socket,
+    small_disk,
+    start_server,
+)
 from tests.support.tasks_processes import Stack, stack
 
 from sparkle.errors import SparkleError
@@ -21,6 +29,8 @@ from sparkle.tasks.registry import load_task_modules
 
 WORKLOAD = "tests.chaos.workload"
 NEW = "tests.chaos.workload_new"
+FAILING_PERCENT = 15
+"""Share of attempts that fail in ``failures``; of the tasks at least 98% succeed all the same."""
 DEFAULTS = {
     # What Sparkle does when nothing is set; the tests' own short leases would flatter it.
     "SPARKLE_TASKS__LEASE_SECONDS": "6",
@@ -63,6 +73,14 @@ class RoundResult:
     """Seconds of the slowest call of ``schedule_long_task`` in the round, the fault's time included."""
     refused: int
     """Calls that raised a typed error instead of accepting a task."""
+
+    def kept(self, fault: str) -> bool:
+        """Whether every promise was kept: nothing lost, stuck, failed or done twice, recovery within 10 s."""
+        found = self.count
+        allowed = found.tasks // 50 if fault == FAILURES else 0
+        broken = found.lost + found.stuck + found.twice + found.doubled + self.unexplained
+        accounted = found.succeeded + found.failed == found.tasks
+        return broken == 0 and accounted and found.failed <= allowed and self.recovered <= 10.0
 
 
 def run(plan: Plan) -> Generator[RoundResult]:
@@ -113,7 +131,10 @@ def _round(plan: Plan, world: World, number: int) -> RoundResult:
     names = ["chaos.step", "chaos.step_async"]
     if plan.fault == "two-versions":
         names.append("chaos.step_new")
-    calls = [TaskCall(names[at % len(names)], args=(str(folder), plan.seconds)) for at in range(plan.tasks)]
+    arguments: tuple[str | float, ...] = (str(folder), plan.seconds)
+    if plan.fault == FAILURES:
+        names, arguments = ["chaos.flaky"], (*arguments, FAILING_PERCENT)
+    calls = [TaskCall(names[at % len(names)], args=arguments) for at in range(plan.tasks)]
     # Most are there before the fault; the rest is scheduled one by one while it strikes.
     late = _Late(made, calls[-max(1, plan.tasks // 10) :])
     ids = [record.id for record in made.tasks.schedule(calls[: -len(late.calls)])]
@@ -135,7 +156,8 @@ def _round(plan: Plan, world: World, number: int) -> RoundResult:
     return RoundResult(
         count=observer.count(made.ledger, folder, ids),
         in_flight=len(world.in_flight),
-        unexplained=len(repeated - world.in_flight),
+        # An attempt that failed has left its trace too: that is what retrying means.
+        unexplained=0 if plan.fault == FAILURES else len(repeated - world.in_flight),
         recovered=recovered,
         slowest_schedule=late.slowest,
         refused=late.refused,

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from tests.support.serve import wait_for_end
 from tests.support.tasks_processes import Proc, Stack
 
+FAILURES = "failures"
 FREEZE_SECONDS = 3.0
 FULL_SECONDS = 2.0
 SMALL_DISK = "64m"
@@ -177,8 +178,9 @@ FAULTS: dict[str, Fault] = {
     "deploy-term": deploy,
     "deploy-quit": deploy_quit,
     "two-versions": two_versions,
+    FAILURES: nothing,
 }
-"""By name. ``broker-memory`` is an external Redis that keeps nothing on disk."""
+"""By name. ``broker-memory``: an external Redis that keeps nothing on disk; ``failures``: the tasks themselves fail."""
 
 
 def running_tasks(stack: Stack) -> frozenset[str]:
