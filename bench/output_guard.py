@@ -154,7 +154,7 @@ def leaks(cuts: int, seed: int = 2026) -> Rows:
 
 
 def worst_cases(quick: bool) -> Rows:
-    """Milliseconds for 1 MB (quick: 0.1 MB) of the hardest texts: each rule's worst, signs, and growth with the size."""
+    """Milliseconds for 1 MB (quick: 0.1 MB) of the hardest texts: each rule's worst, signs, growth with the size."""
     validator = OutputValidator(OutputPolicy())
     size = 100_000 if quick else 1_000_000
     texts = {("signs", name): sign for name, sign in _NASTY.items()}

@@ -150,7 +150,9 @@ class ActiveScanner:
             at = start
             kind = str(token.lastgroup)
             span = self._span(token, kind, text, state, low)
-            if kind in ("uri", "entity") or (kind == "handler" and loose):
+            if kind == "uri":
+                judged += [start, start]  # looked at twice: what stands around it, and whether it is code
+            elif kind == "entity" or (kind == "handler" and loose):
                 judged.append(start)
             if kind not in ("element", "open") and span is None:
                 continue
