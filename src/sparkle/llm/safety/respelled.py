@@ -31,6 +31,7 @@ _LATIN_GAP = re.compile(
 _CHINESE_GAP = re.compile(
     "(?<=[\u4e00-\u9fff])(?:[^\\w,.!?;:]|\\.{2,}){1,16}(?=[\u4e00-\u9fff])|(?<=[\u4e00-\u9fff])_{1,4}(?=[\u4e00-\u9fff])"
 )
+_CHINESE_LINE = re.compile("(?<=[\u4e00-\u9fff])[ \\t]{0,4}\\n\\s{0,4}(?=[\u4e00-\u9fff])")
 _BIDI = re.compile("[\u202e\u2067\u202b]([^\u202a-\u202e\u2066-\u2069]{2,})[\u202c\u2069]")
 _OVERRIDE = "\u202e"
 _WORDS = re.compile(r"\S+")
@@ -144,6 +145,12 @@ def odd_gaps(view: View) -> Iterator[Run]:
 def chinese_gaps(view: View) -> Iterator[Run]:
     """Blanks and signs between Chinese characters, taken out; punctuation that ends a clause stays."""
     for match in _CHINESE_GAP.finditer(view.text):
+        yield match.start(), match.end(), ""
+
+
+def chinese_lines(view: View) -> Iterator[Run]:
+    """A Chinese sentence that runs over lines, or over turns of a conversation, in one line."""
+    for match in _CHINESE_LINE.finditer(view.source):
         yield match.start(), match.end(), ""
 
 

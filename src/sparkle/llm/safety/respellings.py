@@ -95,6 +95,12 @@ def respellings() -> Iterator[Respelling]:
         compact=True,
     )
     yield Respelling(
+        "chinese lines",
+        _CHINESE + rb"[ \t]{0,4}\n\s{0,4}" + _CHINESE,
+        respelled.chinese_lines,
+        compact=True,
+    )
+    yield Respelling(
         "words from the end",
         rb"last word|back ?wards|reversed? (?:word )?order|right to left|from the end",
         respelled.words_from_the_end,

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sparkle.errors import ConfigurationError
+from sparkle.llm.safety.fold import fold_table
 from sparkle.llm.safety.resources import read_data
 from sparkle.llm.verdict import Mode, Severity
 
@@ -160,6 +161,20 @@ def make_book(rule_files: tuple[RuleFile, ...], fragments: dict[str, str]) -> Ru
     return RuleBook(rules, combinations, builtins, fragments, infos)
 
 
+def _folded(file: RuleFile) -> RuleFile:
+    """The file with the letters of its patterns as the normaliser leaves them: rules are written as people write."""
+    table = {code: plain for code, plain in fold_table().items() if code > 127 and plain.isalnum()}
+    rules = (
+        rule
+        if all(pattern.isascii() for pattern in rule.patterns)
+        else msgspec.structs.replace(
+            rule, patterns=tuple(pattern.translate(table) for pattern in rule.patterns)
+        )
+        for rule in file.rules
+    )
+    return msgspec.structs.replace(file, rules=tuple(rules))
+
+
 @lru_cache(maxsize=1)
 def default_book() -> RuleBook:
     """The rules that Sparkle ships, read once.
@@ -175,7 +190,7 @@ def default_book() -> RuleBook:
     loaded: list[RuleFile] = []
     for name in names:
         try:
-            loaded.append(msgspec.yaml.decode(read_data(name), type=RuleFile))
+            loaded.append(_folded(msgspec.yaml.decode(read_data(name), type=RuleFile)))
         except msgspec.ValidationError as error:
             raise ConfigurationError(f"{name}: {error}") from None
     fragments = msgspec.yaml.decode(read_data("fragments.yaml"), type=dict[str, str])

@@ -22,7 +22,8 @@ Run = tuple[int, int, str]
 _EVERYDAY = frozenset(
     {
         "visible", "url", "entities", "escapes", "json", "quoted-printable", "inline tags", "string pieces",
-        "named pieces", "numbered items", "odd gaps", "chinese gaps", "misspelt", "pinyin", "homophones",
+        "named pieces", "numbered items", "odd gaps", "chinese gaps", "chinese lines", "misspelt", "pinyin",
+        "homophones",
     }
 )  # fmt: skip
 """Readings of ways to write that are common where nothing is hidden."""
