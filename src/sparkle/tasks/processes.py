@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from sparkle.clock import SystemClock
-from sparkle.errors import MissingExtraError
+from sparkle.errors import MissingExtraError, SparkleError
 from sparkle.settings import Settings
 from sparkle.tasks.broker_url import BrokerTarget, broker_target
 from sparkle.tasks.queues import all_queues
@@ -37,12 +37,44 @@ def open_ledger(settings: Settings) -> Ledger:
         LedgerSchemaError: Its tables are missing or of another version.
     """
     try:
-        from sparkle.tasks.tasks import open_ledger as opened
+        # Not by way of `sparkle.tasks.tasks`: a relay or worker has no use for SQLAlchemy's object mapper (10 MB).
+        from sparkle.tasks.ledger import Ledger
     except ImportError as exc:
         if (exc.name or "").partition(".")[0] in ("sqlalchemy", "alembic"):
             raise MissingExtraError("tasks", "the ledger of long tasks") from None
         raise
-    return opened(settings)
+    tasks = settings.tasks
+    return Ledger.open(
+        tasks.database_url or settings.data_dir,
+        synchronous=tasks.sqlite_synchronous,
+        max_crashes=tasks.max_crashes,
+    )
+
+
+def prepare_ledger(settings: Settings) -> None:
+    """Make or upgrade an SQLite ledger in a process of its own; whatever goes wrong there, opening it says.
+
+    Alembic takes 15 MB that a process which lives for months would never use again. For a process with one thread.
+    """
+    if settings.tasks.database_url.startswith("postgres"):
+        return  # migrated by hand
+    from sparkle.tasks.maintenance import ledger_engine
+
+    try:
+        with ledger_engine(settings) as engine:
+            from sparkle.tasks.ledger.migrate import is_current
+
+            if is_current(engine):
+                return
+    except SparkleError:
+        return
+    pid = os.fork()
+    if pid == 0:
+        try:
+            open_ledger(settings).close()
+        finally:
+            os._exit(0)  # whatever happened, this copy of the process must not go on
+    os.waitpid(pid, 0)
 
 
 def target_of(settings: Settings) -> BrokerTarget:
@@ -119,6 +151,7 @@ def run_relay(settings: Settings, *, report: Callable[[bytes], None] | None = No
         if report is not None:
             report(metrics)
 
+    prepare_ledger(settings)
     ledger = open_ledger(settings)
     bell = open_bell(ledger, owner)
     try:
@@ -162,6 +195,7 @@ def run_beat(settings: Settings) -> int:
 
     set_up_process(settings)
     stop = stop_on_signals()
+    prepare_ledger(settings)
     load_task_modules((*BUILT_IN_MODULES, *settings.tasks.modules))
     tasks = Tasks(open_ledger(settings), settings.tasks)
     try:
@@ -194,6 +228,7 @@ def run_worker(settings: Settings, *, queues: Sequence[str] = (), concurrency: i
     from sparkle.tasks.worker.parent import run_worker as run
 
     set_up_process(settings)
+    prepare_ledger(settings)
     load_task_modules((*BUILT_IN_MODULES, *settings.tasks.modules))
     open_ledger(settings).close()  # what is wrong with it is said here once, not by every child
     return run(

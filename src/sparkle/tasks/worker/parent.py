@@ -62,6 +62,7 @@ def run_worker(
     Raises:
         MissingExtraError: Celery is not installed.
     """
+    _silence_root_warning()
     app = make_celery(target, queues)
     board = Board(concurrency)
     _register(app, board, settings, registry, open_ledger)
@@ -85,6 +86,15 @@ def run_worker(
         warden.stop()
         board.close()
     return 0 if worker.exitcode in (None, 0) else int(worker.exitcode)
+
+
+def _silence_root_warning() -> None:
+    """Celery warns whoever runs as root, because pickled messages could run code. These are JSON with ids."""
+    import warnings
+
+    from celery.platforms import SecurityWarning
+
+    warnings.filterwarnings("ignore", category=SecurityWarning)
 
 
 def _worker_class() -> Any:
