@@ -17,11 +17,11 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from bench import gateway, machine, rooms, screen, streaming
+from bench import gateway, machine, rooms, screen, streaming, tasks
 from bench.errors import BenchError
 from bench.report import Part, Run, judge
 
-PARTS = ("gateway", "streaming", *rooms.MODULES)
+PARTS = ("gateway", "streaming", "tasks", *rooms.MODULES)
 
 
 def main() -> int:
@@ -67,6 +67,21 @@ def _options() -> argparse.Namespace:
         "--litellm", metavar="PYTHON", default="", help="a Python with litellm[proxy], to compare with"
     )
     parser.add_argument(
+        "--peers",
+        metavar="PYTHON",
+        default="",
+        help="a Python with aiojobs, anyio, taskiq-redis and dramatiq[redis], to compare tasks with",
+    )
+    parser.add_argument(
+        "--million",
+        type=int,
+        nargs="?",
+        const=1_000_000,
+        default=0,
+        metavar="N",
+        help="tasks: also schedule and drain N of them (a million, about 20 minutes)",
+    )
+    parser.add_argument(
         "--patience",
         type=float,
         default=0,
@@ -82,12 +97,16 @@ def _measure(name: str, options: argparse.Namespace, say: Callable[[str], None])
     repeats: dict[str, int] = {} if options.repeats is None else {"repeats": options.repeats}
     try:
         if name == "gateway":
-            plan = gateway.QUICK if options.quick else gateway.Plan()
-            plan = replace(plan, body=options.body, **repeats)
-            return gateway.run(plan, setting)
+            calls = gateway.QUICK if options.quick else gateway.Plan()
+            calls = replace(calls, body=options.body, **repeats)
+            return gateway.run(calls, setting)
         if name == "streaming":
             streams = replace(streaming.QUICK if options.quick else streaming.Plan(), **repeats)
             return streaming.run(streams, setting)
+        if name == "tasks":
+            plan = tasks.QUICK if options.quick else tasks.Plan()
+            plan = replace(plan, peers=options.peers, million=options.million, **repeats)
+            return tasks.run(plan, setting)
         return rooms.run(name, options.quick, command=command, say=say)
     except BenchError as exc:
         return Part(name, command, 0.0, (), failures=(str(exc),))
@@ -103,7 +122,9 @@ def _command(part: str, options: argparse.Namespace) -> str:
         if options.patience and part in ("gateway", "streaming")
         else []
     )
+    words += ["--million", str(options.million)] if options.million and part == "tasks" else []
     # The path is the caller's own; a report names only what has to stand there.
+    words += ["--peers", "PYTHON"] if options.peers and part == "tasks" else []
     words += ["--litellm", "PYTHON"] if options.litellm and part in ("gateway", "streaming") else []
     return shlex.join(words)
 
