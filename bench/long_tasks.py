@@ -80,7 +80,7 @@ def run(plan: LongPlan, peers: str, say: Say) -> tuple[list[Table], dict[str, fl
                         _measure(stage, plan, found)
                 except BenchError as exc:
                     found.failures.append(str(exc))
-    return _tables(plan, systems, found, peers), _figures(found), found.failures
+    return _tables(plan, systems, found, peers), figures_of(found), found.failures
 
 
 def _measure(stage: Stage, plan: LongPlan, found: Found) -> None:
@@ -149,7 +149,9 @@ def drained(stage: Stage, until: int, *, begin: int = 0) -> float:
             )
         time.sleep(_LOOK_SECONDS)
     assert first is not None, "the last mark comes after the first ones"
-    return (until - first[1]) / max(time.perf_counter() - first[0], 1e-9)
+    if first[1] >= until:
+        raise BenchError(f"{stage.kit.name} ran {until - begin} tasks between two looks: too few to measure")
+    return (until - first[1]) / (time.perf_counter() - first[0])
 
 
 def _seconds(answer: dict[str, float | list[float]]) -> float:
@@ -208,7 +210,8 @@ def _ratio(found: Found, name: str, figure: str) -> str:
     return spread([a / b for a, b in zip(own, celerys, strict=False)])
 
 
-def _figures(found: Found) -> dict[str, float]:
+def figures_of(found: Found) -> dict[str, float]:
+    """What the targets ask for; what was not measured is missing."""
     wanted = {
         "long_single_per_s": ("Sparkle", "single"),
         "long_batched_per_s": ("Sparkle", "enqueue"),

@@ -109,7 +109,7 @@ def _short(plan: Plan, setting: Setting, failures: list[str]) -> tuple[Table, di
     if not plan.peers:
         notes.append("aiojobs and anyio are not measured: --peers names a Python that has them.")
     columns = ("system", "what it keeps", *_FIGURES.values(), "CPU, times create_task")
-    return Table("Short tasks, in one process", columns, rows, tuple(notes)), _figures(runs["TaskManager"])
+    return Table("Short tasks, in one process", columns, rows, tuple(notes)), figures_of(runs["TaskManager"])
 
 
 def _one(name: str, python: str, tasks: int) -> dict[str, float]:
@@ -128,7 +128,8 @@ def _row(name: str, found: list[dict[str, float]], base: list[dict[str, float]])
     return name, _KEPT[name], *cells, spread([a["alone_cpu_us"] / b["alone_cpu_us"] for a, b in pairs])
 
 
-def _figures(found: list[dict[str, float]]) -> dict[str, float]:
+def figures_of(found: list[dict[str, float]]) -> dict[str, float]:
+    """What the targets ask for, of several runs of the TaskManager."""
     figures = {
         "short_alone_us": median(one["alone_cpu_us"] for one in found),
         "short_per_s": median(1e6 / one["burst_cpu_us"] for one in found),

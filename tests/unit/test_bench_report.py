@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from bench import gateway_tables, render, report, rooms, streaming
+from bench.__main__ import PARTS
 from bench.errors import BenchError
 from bench.gateway import content
 from bench.load import Sample, parse
@@ -79,7 +80,7 @@ def test_every_table_has_a_cell_for_every_column() -> None:
 def test_the_shipped_targets_have_one_bound_each_and_known_parts() -> None:
     found = report.targets()
     assert found
-    assert {target.part for target in found} <= {"gateway", "streaming"}
+    assert {target.part for target in found} <= set(PARTS)
 
 
 @pytest.mark.parametrize(
