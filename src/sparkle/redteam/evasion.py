@@ -64,7 +64,7 @@ def words_of(text: str) -> list[str]:
     """The words between blanks; Chinese text, which has none, in pairs of characters."""
     if has_chinese(text):
         return [text[at : at + 2] for at in range(0, len(text), 2)]
-    return text.split()
+    return text.split() or [text]
 
 
 def latin_only(mutate: Mutate) -> Mutate:

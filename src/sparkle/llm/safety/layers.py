@@ -8,23 +8,23 @@ whatever the text says.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from sparkle.llm.safety import decoders, respelled
+from sparkle.llm.safety.compacting import compacting
 from sparkle.llm.safety.decoders import Decoder
 from sparkle.llm.safety.engine import default_engine
 from sparkle.llm.safety.fold import GONE
 from sparkle.llm.safety.regex import RegexSet
 from sparkle.llm.safety.resources import read_data
 from sparkle.llm.safety.respellings import ascii85_indicator, misspelt, respellings
-from sparkle.llm.safety.telltales import ROTATIONS, SPELLED, UPSIDE_DOWN, Telltales, pulled_apart
+from sparkle.llm.safety.telltales import ROTATIONS, SPELLED, UPSIDE_DOWN, Telltales
 from sparkle.llm.safety.views import Mirror, View, replace_runs, visible
 
 MAX_DEPTH = 5
@@ -33,11 +33,6 @@ SIZE_FACTOR = 6
 SIZE_BASE = 50_000
 """All readings of a text together hold at most ``SIZE_FACTOR * length + SIZE_BASE`` code points."""
 
-_LATIN_RUN = re.compile(r"(?<![a-z0-9])[a-z0-9](?:[\W_]{1,3}[a-z0-9]){4,}(?![a-z0-9])")
-_CHINESE_RUN = re.compile("[\u4e00-\u9fff]{1,2}(?:[\\W_]{1,3}[\u4e00-\u9fff]{1,2}){3,}")
-_GAP = re.compile(r"[\W_]+")
-_HYPHENS = re.compile(r"(?<![a-z])[a-z]{1,5}(?:[-._*|~\\]{1,2}[a-z]{1,5}){2,}(?![a-z])")
-_MARKED = re.compile(rb"\x01+")
 _LONG_WORD = re.compile(r"[A-Za-z]{24,}")
 _WORD = re.compile(r"([.,!?;:]?)([^\W\d_]{2,})")
 _TURNED = re.compile("[ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ]")
@@ -108,33 +103,10 @@ def _translation(name: str, table: Mapping[int, str], rank: Rank = 2) -> Layer:
     return Layer(name, None, lambda view: view.child(name, view.source.translate(table), None), rank)
 
 
-def _compact(words: Sequence[str], around: Sequence[str]) -> Callable[[View], View | None]:
-    """``i g n o r e``, ``in-struc-tions``, ``ign ore`` and ``忽/略`` without what stands between the letters."""
-    apart = pulled_apart(words)
-    beside = re.compile(rf"(?<![a-z])(?:{pulled_apart(around).pattern})(?![a-z])")
-
-    def read(view: View) -> View | None:
-        marks = bytearray(len(view.text))
-        for found in chain(
-            *(runs.finditer(view.text) for runs in (_LATIN_RUN, _CHINESE_RUN, _HYPHENS, apart, beside))
-        ):
-            for gap in _GAP.finditer(view.text, found.start(), found.end()):
-                _mark(marks, gap)
-        runs = ((gap.start(), gap.end(), "") for gap in _MARKED.finditer(marks))
-        return replace_runs(view, "compact", runs, compact=True)
-
-    return read
-
-
 def _joined(view: View) -> View | None:
     """The same text, with patterns for words without blanks where there are such words."""
     runs = ((match.start(), match.end(), match.group()) for match in _LONG_WORD.finditer(view.source))
     return replace_runs(view, "joined", runs, compact=True)
-
-
-def _mark(marks: bytearray, match: re.Match[str]) -> None:
-    start, end = match.span()
-    marks[start:end] = b"\1" * (end - start)
 
 
 def _backwards(view: View) -> View:
@@ -158,7 +130,7 @@ def _decodings(data: LayerData) -> Iterator[Layer]:
     yield _decoding("url", rb"%[0-9a-f]{2}", decoders.percent)
     yield _decoding("entities", rb"&(?:#x?[0-9a-f]{2}|[a-z]{2,8};)", decoders.entities)
     yield _decoding("escapes", _ESCAPED, decoders.escapes)
-    yield _decoding("json", rb"\"\s*:\s*\"[^\"]*\\[nrt\"/]", decoders.json_escapes)
+    yield _decoding("json", rb"[:=(,+]\s*[\"'][^\"']*\\[nrt\"'/]", decoders.json_escapes)
     yield _decoding("encoded", rb"[a-z0-9+/_-]{16}", decoders.encoded_runs)
     yield _decoding("hex bytes", rb"(?:[0-9a-f]{2}[\s,:;|-]{1,3}(?:0x|\\x)?){5}", decoders.hex_pairs)
     yield _decoding("binary", rb"[01]{8}[\s,]{0,2}[01]{8}", decoders.binary)
@@ -178,8 +150,9 @@ def _leet(data: LayerData) -> dict[str, dict[str, str]]:
     return {"leet": data.leet, "leet (l)": data.leet | data.leet_other}
 
 
-def _disguises(data: LayerData) -> Iterator[Layer]:
-    yield Layer("compact", _APART, _compact((*data.words, *data.words_zh), data.around), 1)
+def _disguises(data: LayerData, vocabulary: Collection[str]) -> Iterator[Layer]:
+    known = (*data.words, *data.around, *vocabulary)
+    yield Layer("compact", _APART, compacting((*data.words, *data.words_zh), known), 1)
     yield Layer("joined", _JOINED, _joined, 1)
     yield Layer("reversed", None, _backwards, 2)
     yield Layer("reversed words", None, _words_backwards, 2)
@@ -194,9 +167,9 @@ class Layers:
     """The readings that exist and the indicators that ask for them. Immutable, thread-safe."""
 
     def __init__(self, data: LayerData, vocabulary: Collection[str] = ()) -> None:
-        self._misspelt = misspelt()
+        self._misspelt = misspelt(vocabulary)
         mended = Layer(_MISSPELT, None, lambda v: replace_runs(v, _MISSPELT, self._misspelt.mended(v)), 3)
-        self.layers = (*_decodings(data), *_disguises(data), mended)
+        self.layers = (*_decodings(data), *_disguises(data, vocabulary), mended)
         shown = [(layer, layer.indicator) for layer in self.layers if layer.indicator is not None]
         self._shown = [layer for layer, _ in shown]
         self._indicators = RegexSet([*(indicator for _, indicator in shown), _CONTROL, SPELLED])

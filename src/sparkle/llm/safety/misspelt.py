@@ -31,6 +31,7 @@ class Misspelt:
         short: short words that are mended too, where one of ``words`` is.
         heard: pairs of spellings that sound alike.
         chat: how short words are written in a hurry.
+        vocabulary: further words, mended where one of ``words`` is: shuffled, or with a letter too few or too many.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Misspelt:
         short: Iterable[str],
         heard: Sequence[tuple[str, str]],
         chat: Mapping[str, str],
+        vocabulary: Iterable[str] = (),
     ) -> None:
         self._words = tuple(dict.fromkeys(word for word in words if len(word) >= _SHORTEST))
         self._spelt = frozenset(spelt) | frozenset(self._words)
@@ -69,6 +71,12 @@ class Misspelt:
             self._short.pop(word, None)
             self._exact.pop(word, None)
         literals = [variant for variant in literals if variant in self._exact]
+        self._further: dict[str, str] = {}
+        for word in sorted(set(vocabulary)):
+            if word.isascii() and len(word) >= _SHORTEST:
+                for variant in (_shuffle_key(word), *_near(word, ())):
+                    self._further.setdefault(variant, word)
+                self._spelt |= {word}
         patterns = [*(pattern for word in self._words for pattern in _patterns(word))]
         self._set = RegexSet(
             rb"\b(?:" + pattern.encode() + rb")\b" for pattern in [*patterns, *_grouped(literals)]
@@ -89,6 +97,10 @@ class Misspelt:
                 found.append((match.start(), match.end(), word))
             elif written in self._short:
                 short.append((match.start(), match.end(), self._short[written]))
+            elif len(written) >= _SHORTEST_SKELETON and written not in self._spelt:
+                other = self._further.get(written) or self._further.get(_shuffle_key(written))
+                if other is not None:
+                    short.append((match.start(), match.end(), other))
         yield from sorted([*found, *short]) if found else ()
 
     def _mend(self, word: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -119,7 +119,7 @@ def ascii85_indicator() -> bytes:
     return _85
 
 
-def misspelt() -> Misspelt:
-    """The words that are read although they are misspelt."""
+def misspelt(vocabulary: Collection[str] = ()) -> Misspelt:
+    """The words that are read although they are misspelt; those of ``vocabulary`` only beside one of them."""
     data = msgspec.yaml.decode(read_data("respelling.yaml"), type=_Data)
-    return Misspelt(data.misspelt, data.spelt, data.short, data.heard, data.chat)
+    return Misspelt(data.misspelt, data.spelt, data.short, data.heard, data.chat, vocabulary)
