@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         LedgerUnavailableError,
         TaskArgumentsError,
         TaskFailedError,
+        TaskManagerClosedError,
         TaskNotFoundError,
         TaskQueueFullError,
         TaskStateError,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from sparkle.tasks.context import current_task
     from sparkle.tasks.handle import TaskHandle
     from sparkle.tasks.manager import TaskManager
+    from sparkle.tasks.opening import open_task_manager
     from sparkle.tasks.record import TaskRecord
     from sparkle.tasks.registry import long_task
     from sparkle.tasks.retry import RetryPolicy
@@ -122,6 +124,7 @@ __all__ = [
     "TaskFailedError",
     "TaskHandle",
     "TaskManager",
+    "TaskManagerClosedError",
     "TaskMode",
     "TaskNotFoundError",
     "TaskQueueFullError",
@@ -138,6 +141,7 @@ __all__ = [
     "load_policy",
     "load_settings",
     "long_task",
+    "open_task_manager",
     "open_wrapper",
     "schedule_long_task",
     "schedule_long_task_async",
@@ -158,9 +162,11 @@ _HOMES = {
     "sparkle.llm.verdict": ("Action", "Finding", "Mode", "Severity", "Verdict"),
     "sparkle.tasks.handle": ("TaskHandle",),
     "sparkle.tasks.manager": ("TaskManager",),
+    "sparkle.tasks.opening": ("open_task_manager",),
     "sparkle.tasks.short_reports": ("DrainReport", "ManagerHealth"),
     "sparkle.settings": ("Settings", "load_settings"),
     "sparkle.errors_tasks": (
+        "TaskManagerClosedError",
         "TaskQueueFullError",
         "ForeignSessionError",
         "LeaseLostError",

@@ -21,9 +21,11 @@ from sparkle.llm.monitoring.metrics import Metrics
 from sparkle.llm.policy import Policy
 from sparkle.llm.policy_file import default_policy_text
 from sparkle.llm.policy_view import policy_rows
+from sparkle.series import Exposition
 from sparkle.server.pages import openapi_document
 from sparkle.settings import PREFIX, Settings, UpstreamSettings, describe
 from sparkle.tasks.ledger_metrics import DECLARED as TASK_METRICS
+from sparkle.tasks.short_metrics import ShortTaskMetrics
 
 Row = Sequence[object]
 
@@ -187,6 +189,7 @@ def declared_metrics() -> list[DeclaredMetric]:
 
     registry = CollectorRegistry()
     Metrics(registry)
+    ShortTaskMetrics(Exposition(registry))
     # The registry's public face shows only series that exist; a metric without one is declared all the same.
     collectors: Any = registry._collector_to_names  # pyright: ignore[reportPrivateUsage]  no public way
     found: list[DeclaredMetric] = []
