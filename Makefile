@@ -6,7 +6,7 @@ UV := $(BIN)/uv --no-progress
 COMPILE := $(UV) pip compile -q --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lock fmt check lint types imports test test-fast chaos bench docs demo clean
+.PHONY: help setup setup-dev lock fmt check lint types imports test test-fast chaos bench train docs demo clean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -64,6 +64,13 @@ chaos: $(VENV)/.dev ## Kill real processes, round after round, and count what is
 
 bench: $(VENV)/.dev ## Measure gateway, guards and streaming; prints the figures of the README
 	@$(BIN)/python -m bench $(ARGS)
+
+train: $(VENV)/.dev ## Train the classifier again: make train DATA=../shared/data/train
+	@test -n "$(DATA)" || { echo "say where the labelled sets are: make train DATA=folder"; exit 1; }
+	@$(BIN)/python -m training.build $(DATA)
+	@$(BIN)/python -m training.train
+	@$(BIN)/python -m training.calibrate
+	@$(BIN)/python -m training.report
 
 docs: $(VENV)/.dev ## Check that every command and snippet in the documentation runs
 	@$(BIN)/python -m pytest tests/docs $(ARGS)

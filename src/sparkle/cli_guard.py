@@ -34,10 +34,10 @@ def scan(file: str, output: str, policy: str | None, role: str) -> None:
     Writes {"action", "score", "findings", "ms"} a line, in the same order.
     """
     from sparkle.llm.policy_source import load_policy
-    from sparkle.llm.safety import LLMSafety
+    from sparkle.llm.safety.build import build_safety
     from sparkle.llm.safety.scan import scan_lines
 
-    safety = LLMSafety(load_policy(policy).input)
+    safety = build_safety(load_policy(policy).input, wait=True)
     with click.open_file(file, "rb") as reader, click.open_file(output, "wb") as writer:
         counts = scan_lines(cast("BinaryIO", reader), cast("BinaryIO", writer), safety, role=role)
     click.echo(counts.sentence(), err=True)

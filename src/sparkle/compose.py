@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sparkle.clock import Clock, SystemClock
@@ -42,7 +43,8 @@ def preload(settings: Settings, *, clock: Clock | None = None) -> Preloaded:
         ConfigurationError: The price table is wrong.
     """
     tokens = TokenCounter()
-    watcher = PolicyWatcher(settings.policy or None, Guards.build, clock=clock or SystemClock())
+    build = partial(Guards.build, folder=settings.data_dir / "models")
+    watcher = PolicyWatcher(settings.policy or None, build, clock=clock or SystemClock())
     return Preloaded(tokens, PriceTable.load(settings.quota.prices_file), watcher)
 
 
@@ -71,6 +73,7 @@ class Services:
         """
         await self.provider.start()
         await self.quota.start()
+        self.guards().safety.start()
         self.tasks.keep(self.watcher.run(), name="policy watch")
         self.tasks.keep(self._learn_models(), name="model names")
 

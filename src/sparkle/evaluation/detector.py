@@ -68,7 +68,7 @@ class GuardDetector:
     """The input guard of a policy, in this process: all its layers, as the gateway builds them."""
 
     def __init__(self, policy: Policy, name: str = "sparkle") -> None:
-        self._safety = Guards.build(policy).safety
+        self._safety = Guards.build(policy, wait=True).safety
         self.name = name
 
     def judge(self, text: str, role: str) -> Judged:

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from sparkle.llm.output import OutputValidator
 from sparkle.llm.policy import InputPolicy, OutputPolicy, Trust
-from sparkle.llm.safety import LLMSafety
+from sparkle.llm.safety.build import build_safety
 
 if TYPE_CHECKING:
     from sparkle.llm.verdict import Verdict
@@ -22,7 +22,7 @@ _SHOWN_CHARS = 300
 def explain_input(text: str, policy: InputPolicy, role: str, console: Console | None = None) -> None:
     """Print the input guard's view of ``text`` as a message of ``role`` (``user``, ``tool`` or ``retrieved``)."""
     console = console or Console()
-    explanation = LLMSafety(policy).explain(text, trust=_TRUST[role])
+    explanation = build_safety(policy, wait=True).explain(text, trust=_TRUST[role])
     _verdict(console, explanation.verdict)
     _findings(console, explanation.verdict, text)
     judgement = explanation.judgement

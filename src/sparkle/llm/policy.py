@@ -72,6 +72,16 @@ class InputPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             description="Harmless texts a worker remembers, so that a chat's earlier turns are not judged again; 0: none.",
         ),
     ] = 8_192
+    preset: Annotated[
+        Literal["strict", "balanced", "permissive"],
+        Meta(description="How much evidence the learned classifier needs to block: strict the least."),
+    ] = "balanced"
+    deep: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(
+            description="The classifier's deep tier: auto asks it if the extra deep is installed, on demands it."
+        ),
+    ] = "auto"
 
 
 class OutputPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -165,6 +165,10 @@ def _spell_off(tree: Any) -> Any:
         if isinstance(outer, dict) and isinstance(inner, dict):
             spelt = {k: "off" if v is False else v for k, v in cast("dict[Any, Any]", inner).items()}
             copy[section] = {**cast("dict[Any, Any]", outer), name: spelt}
+    layer = copy.get("input")
+    if isinstance(layer, dict) and isinstance(cast("dict[Any, Any]", layer).get("deep"), bool):
+        inputs = cast("dict[Any, Any]", layer)
+        copy["input"] = {**inputs, "deep": "on" if inputs["deep"] else "off"}
     return copy
 
 

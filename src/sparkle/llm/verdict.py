@@ -69,16 +69,20 @@ class Verdict:
 
     action: Action = Action.ALLOW
     score: float = 0.0
-    """Highest score among the enforced findings (watched ones do not count), in [0, 1]."""
+    """How likely this is an attack, in [0, 1]: the highest score among the enforced findings (watched ones do not
+    count) and, on the input side, the classifier's likelihood, which is told for allowed texts too."""
     findings: tuple[Finding, ...] = field(default=())
 
     @staticmethod
-    def of(findings: Iterable[Finding]) -> Verdict:
-        """Combine findings: ``block`` beats ``redact`` beats ``allow``; watched findings change nothing."""
+    def of(findings: Iterable[Finding], likelihood: float = 0.0) -> Verdict:
+        """Combine findings: ``block`` beats ``redact`` beats ``allow``; watched findings change nothing.
+
+        ``likelihood`` is what the score is at least.
+        """
         items = tuple(findings)
-        if not items:
+        if not items and likelihood == 0.0:
             return ALLOW
-        action, score = Action.ALLOW, 0.0
+        action, score = Action.ALLOW, likelihood
         for f in items:
             if f.mode is Mode.BLOCK:
                 action = Action.BLOCK

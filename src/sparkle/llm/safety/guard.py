@@ -13,7 +13,15 @@ from typing import Any
 from sparkle.errors import ConfigurationError, PolicyError
 from sparkle.llm.policy import DEFAULT_ROLES, AllowEntry, InputPolicy, Trust, mode_for
 from sparkle.llm.safety import shape
-from sparkle.llm.safety.classifier import Classifier, ClassifierHit, classify
+from sparkle.llm.safety.classifier import (
+    MODEL_DIRECT,
+    MODEL_INDIRECT,
+    NO_OPINION,
+    Classifier,
+    ClassifierHit,
+    Opinion,
+    classify,
+)
 from sparkle.llm.safety.engine import default_engine
 from sparkle.llm.safety.fold import fold
 from sparkle.llm.safety.judge import Judge, Judgement
@@ -29,6 +37,8 @@ from sparkle.llm.verdict import ALLOW, Finding, Mode, Verdict
 
 MAX_FINDINGS = 64
 """Findings of one text that are told; further ones add nothing to the decision."""
+
+_LEARNED = frozenset({MODEL_DIRECT, MODEL_INDIRECT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,8 @@ class LLMSafety:
 
     Args:
         policy: modes per rule, trust per role, limits and exceptions.
-        classifier: an optional learned layer, asked about every reading of a text after the rules.
+        classifier: the learned layer, asked about every reading of a text after the rules; ``None``: rules alone.
+            :func:`sparkle.llm.safety.build.build_safety` chooses it as the policy says.
 
     Raises:
         PolicyError: ``policy.rules`` names no known rule or category, or an exception's pattern is not valid RE2.
@@ -113,6 +124,11 @@ class LLMSafety:
         self._judge = Judge(default_engine(), default_layers(), off)
         self._classifier = classifier
 
+    def start(self) -> None:
+        """Begin to load what the classifier loads beside the first calls; call it after a fork, not before."""
+        if self._classifier is not None:
+            self._classifier.start()
+
     def trust_of(self, role: str) -> Trust:
         """How text of a role is judged; a role that nobody named is not to be trusted."""
         return self._roles.get(role, "untrusted")
@@ -125,7 +141,8 @@ class LLMSafety:
             trust: how the text is judged, see :data:`sparkle.llm.policy.Trust`.
             path: where the text stands, copied into the findings.
         """
-        return Verdict.of(self._findings(text, trust, path))
+        findings, opinion = self._findings(text, trust, path)
+        return Verdict.of(findings, opinion.likelihood)
 
     def redact_text(self, text: str, *, trust: Trust = "untrusted", path: str = "") -> tuple[Verdict, str]:
         """Judge one text and take out what rules in mode ``redact`` found."""
@@ -164,11 +181,12 @@ class LLMSafety:
         if any(finding.mode is Mode.BLOCK for finding in findings):
             return InputResult(Verdict.of(findings), messages)  # refused anyway: no need to read it
         edits: list[Edit] = []
+        likelihood = 0.0
         for piece in pieces.items:
-            self._judge_piece(piece, findings, edits)
-        if not findings:
+            likelihood = max(likelihood, self._judge_piece(piece, findings, edits))
+        if not findings and likelihood == 0.0:
             return InputResult(ALLOW, messages)
-        verdict = Verdict.of(findings)
+        verdict = Verdict.of(findings, likelihood)
         return InputResult(verdict, redact_messages(messages, edits) if edits else messages)
 
     def explain(self, text: str, *, trust: Trust = "untrusted") -> Explanation:
@@ -187,16 +205,20 @@ class LLMSafety:
             if count > most and self._modes[rule] is not Mode.OFF:
                 yield shape.ShapeHit(rule, 0, 0)
 
-    def _judge_piece(self, piece: Piece, findings: list[Finding], edits: list[Edit]) -> None:
+    def _judge_piece(self, piece: Piece, findings: list[Finding], edits: list[Edit]) -> float:
+        """Add what is found in a piece; returns how likely it is an attack by the classifier."""
         if piece.trust == "off" or self._silent:
-            return
+            return 0.0
         seen = self._harmless.digest(piece.text, f"{piece.trust}{not piece.segments:d}")
         if seen in self._harmless:
-            return
-        found = self._findings(piece.text, piece.trust, "", whole=not piece.segments)
+            return 0.0
+        found, opinion = self._findings(piece.text, piece.trust, "", whole=not piece.segments)
         if not found:
-            self._harmless.add(seen)
-            return
+            if not opinion.provisional:
+                self._harmless.add(seen)
+            return opinion.likelihood
+        if piece.segments:
+            found = _about_all(found, piece, findings)
         # The same texts are joined in two ways; what shows in both is told once.
         told: set[tuple[str, str, int]] = set()
         if piece.segments:
@@ -212,11 +234,16 @@ class LLMSafety:
                         edits.append(Edit(part.keys, moved))
                 if (moved.rule, moved.path, moved.start) not in told:
                     findings.append(moved)
+        return opinion.likelihood
 
-    def _findings(self, text: str, trust: Trust, path: str, *, whole: bool = True) -> list[Finding]:
-        """Findings of one text; ``whole``: it is one text of the caller's, so its length counts."""
+    def _findings(
+        self, text: str, trust: Trust, path: str, *, whole: bool = True
+    ) -> tuple[list[Finding], Opinion]:
+        """Findings of one text and the classifier's opinion; ``whole``: one text of the caller's, so its
+        length counts.
+        """
         if trust == "off" or not text:
-            return []
+            return [], NO_OPINION
         watched = trust == "watch"
         found: list[Finding] = []
         too_long = shape.text_length(text, self._limits) if whole else None
@@ -227,9 +254,9 @@ class LLMSafety:
                     self._finding(self._infos[too_long.rule], too_long.start, too_long.end, mode, path)
                 )
             if mode is Mode.BLOCK:
-                return found  # refused anyway: no need to read it
+                return found, NO_OPINION  # refused anyway: no need to read it
         if trust == "trusted":
-            return found
+            return found, NO_OPINION
         judgement = self._judge.judge(text, indirect=trust == "indirect")
         code: CodeSpans | None = None
         for hit in judgement.hits:
@@ -243,15 +270,21 @@ class LLMSafety:
                     mode = Mode.WATCH
             found.append(self._finding(info, hit.start, hit.end, mode, path))
         self._odd(text, judgement, watched, path, found)
-        if self._classifier is not None:
-            for scored in classify(self._classifier, judgement.readings, indirect=trust == "indirect"):
-                self._scored(scored, text, watched, path, found)
+        opinion = self._opinion(judgement, indirect=trust == "indirect")
+        for scored in opinion.hits:
+            self._scored(scored, text, watched, path, found)
         if len(found) > MAX_FINDINGS:
             # Enforced findings first: the decision and the redactions must not depend on how many were watched.
             found.sort(key=lambda finding: finding.mode is Mode.WATCH)
             kept = [f for f in found if f.mode is Mode.REDACT]
             found = kept + [f for f in found if f.mode is not Mode.REDACT][: max(MAX_FINDINGS - len(kept), 1)]
-        return found
+        return found, replace(opinion, likelihood=0.0) if watched else opinion
+
+    def _opinion(self, judgement: Judgement, *, indirect: bool) -> Opinion:
+        rule = MODEL_INDIRECT if indirect else MODEL_DIRECT
+        if self._classifier is None or self._modes[rule] is Mode.OFF:
+            return NO_OPINION
+        return classify(self._classifier, judgement.readings, indirect=indirect, preset=self.policy.preset)
 
     def _odd(self, text: str, judgement: Judgement, watched: bool, path: str, found: list[Finding]) -> None:
         plain = judgement.readings.views == (judgement.readings.root,) and text.isascii()
@@ -282,6 +315,17 @@ class LLMSafety:
             info.id, info.category, info.severity, "input", start, end, info.score, mode,
             info.reason, info.reason_zh, path,
         )  # fmt: skip
+
+
+def _about_all(found: list[Finding], piece: Piece, before: list[Finding]) -> list[Finding]:
+    """The findings of a joined text: what the classifier says holds for all of it, unless it said so of a part."""
+    if any(finding.rule in _LEARNED for finding in before):
+        return [finding for finding in found if finding.rule not in _LEARNED]
+    kept: dict[str, Finding] = {}
+    for finding in found:
+        if finding.rule in _LEARNED:
+            kept[finding.rule] = replace(finding, start=0, end=len(piece.text))
+    return [finding for finding in found if finding.rule not in _LEARNED] + [*kept.values()]
 
 
 def _moved(finding: Finding, start: int, end: int, path: str) -> Finding:

@@ -16,6 +16,9 @@ EDGE_CHARS = 1_000
 STRETCH_CHARS = 50_000
 """Of more text that is read together one judgement would hold up other threads for too long."""
 
+TURNS = 8
+"""Of a conversation the user's last so many turns are read as one text, too."""
+
 FEW = 16
 """Up to so many texts are judged one by one as well as joined; of more the short ones are only judged joined."""
 
@@ -140,6 +143,12 @@ def read_together(items: list[Piece], first: int, seams: Sequence[str], *, few: 
         spoken = [n for n, piece in enumerate(group) if piece.keys[-1] in _SPOKEN]
         if 1 < len(spoken) < len(group):
             items.append(_join([group[n] for n in spoken], [own[n] for n in spoken], seams[0]))
+
+
+def join_turns(turns: Sequence[Piece]) -> Piece:
+    """One speaker's turns as one text, though somebody answered in between: an attack may be spread over them."""
+    latest = turns[-TURNS:]
+    return _join(latest, [True] * len(latest), "\n")
 
 
 def _stretches(group: list[Piece]) -> list[tuple[int, int]]:
