@@ -24,6 +24,7 @@ MODULES = {
     "quota": ("bench.quota",),
     "provider": ("bench.provider",),
     "monitoring": ("bench.monitoring",),
+    "ledger": ("bench.ledger",),
 }
 """Part to the modules that measure it."""
 _ROOT = Path(__file__).parent.parent

@@ -46,12 +46,12 @@ WHERE state = 'failed' AND finished_at IS NOT NULL AND mode = 'long' GROUP BY na
 -- name: take_back_queue
 UPDATE sparkle_task SET state = 'waiting', queued_at = NULL
 WHERE id IN (
-    SELECT id FROM sparkle_task WHERE state = 'queued' AND queue = :queue AND queued_at < :before ORDER BY id {{skip}}
+    SELECT id FROM sparkle_task WHERE state = 'queued' AND queue = :queue AND queued_at < :before {{by_id}} {{skip}}
 )
 
 -- name: take_back_all
 UPDATE sparkle_task SET state = 'waiting', queued_at = NULL
-WHERE id IN (SELECT id FROM sparkle_task WHERE state = 'queued' AND queued_at < :before ORDER BY id {{skip}})
+WHERE id IN (SELECT id FROM sparkle_task WHERE state = 'queued' AND queued_at < :before {{by_id}} {{skip}})
 
 -- name: take_back_ids
 UPDATE sparkle_task SET state = 'waiting', queued_at = NULL

@@ -83,11 +83,11 @@ def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Inde
 
 
 # What is due, by queue and priority: the relay's question.
-_partial("ix_sparkle_task_pending", "queue", "priority", "due_at", "state", "name", where=PENDING)
+_partial("ix_sparkle_task_pending", "queue", "priority", "due_at", "state", "name", "mode", where=PENDING)
 # How much lies in the broker, and how long: the relay's window.
-_partial("ix_sparkle_task_queued", "queue", "queued_at", "name", where=QUEUED)
+_partial("ix_sparkle_task_queued", "queue", "queued_at", "name", "state", where=QUEUED)
 # Whose lease ended.
-_partial("ix_sparkle_task_leased", "lease_until", "queue", "name", where=LEASED)
+_partial("ix_sparkle_task_leased", "lease_until", "queue", "name", "mode", "state", where=LEASED)
 # What the in-process tasks of a process were doing when it died.
 _partial("ix_sparkle_task_short", "lease_owner", where=UNFINISHED_SHORT)
 # Counts, retention, dead letters.

@@ -55,6 +55,9 @@ def _expand(macro: str, dialect: str) -> str:
             return "FOR UPDATE SKIP LOCKED" if postgres else ""
         case "lock":
             return "FOR UPDATE" if postgres else ""
+        case "by_id":
+            # Locks are taken in one order; SQLite has none, and would walk the whole table for the sake of it.
+            return "ORDER BY id" if postgres else ""
         case "no_index":
             # A unary plus keeps SQLite from walking a whole partial index where it has ids to look up.
             return "" if postgres else "+"

@@ -64,10 +64,12 @@ def upgrade() -> None:
     )
     pending = "mode = 'long' AND state IN ('waiting', 'retrying')"
     unfinished = "state IN ('waiting', 'queued', 'running', 'retrying')"
-    _partial("ix_sparkle_task_pending", ["queue", "priority", "due_at", "state", "name"], pending)
-    _partial("ix_sparkle_task_queued", ["queue", "queued_at", "name"], "state = 'queued'")
+    _partial("ix_sparkle_task_pending", ["queue", "priority", "due_at", "state", "name", "mode"], pending)
+    _partial("ix_sparkle_task_queued", ["queue", "queued_at", "name", "state"], "state = 'queued'")
     _partial(
-        "ix_sparkle_task_leased", ["lease_until", "queue", "name"], "mode = 'long' AND state = 'running'"
+        "ix_sparkle_task_leased",
+        ["lease_until", "queue", "name", "mode", "state"],
+        "mode = 'long' AND state = 'running'",
     )
     _partial("ix_sparkle_task_short", ["lease_owner"], "mode = 'short' AND " + unfinished)
     _partial(
