@@ -107,14 +107,13 @@ class ActiveScanner:
         low: int,
         high: int,
         state: ActiveState,
-        judged: list[int],
         *,
         triggered: bool,
         final: bool,
     ) -> tuple[list[Span], int]:
         """Spans in ``text[low:high]`` and how far they are settled; ``state`` moves on to ``high``.
 
-        ``judged`` takes the places of handlers and links that had to be judged, findings or not. When less than
+        When less than
         ``high`` is settled the state is spoilt and the caller starts again with the lower end.
         """
         if not self._rules:
@@ -150,10 +149,6 @@ class ActiveScanner:
             at = start
             kind = str(token.lastgroup)
             span = self._span(token, kind, text, state, low)
-            if kind == "uri":
-                judged += [start, start]  # looked at twice: what stands around it, and whether it is code
-            elif kind == "entity" or (kind == "handler" and loose):
-                judged.append(start)
             if kind not in ("element", "open") and span is None:
                 continue
             code = start < fenced_to or self._is_code(text, start, state, final=final)

@@ -26,8 +26,9 @@ _FIRST_PIECE = 256
 class Pass:
     """The part of a text that a pass is about, and what it finds. Values begin in ``text[low:high]``.
 
-    ``data`` is ``text[base:]`` in UTF-8. ``judged`` takes the beginning of every value that had to be judged, accepted
-    or not; a finder stops once it has more of them than there is ``room`` for.
+    ``data`` is ``text[base:]`` in UTF-8. ``judged`` takes the beginning of every value that was found; a finder stops
+    once it has more of them than there is ``room`` for. Those turned down are no measure: whether they are looked at
+    at all depends on how much of the text has come.
     """
 
     text: str
@@ -127,12 +128,12 @@ def _judge_run(family: Family, work: Pass, first: int, run: str) -> None:
                     start, end = len(part[:start].decode()), len(part[:end].decode())
                 start += first
                 if low <= start < high:
-                    left -= 1
-                    if start not in counted:
-                        counted.add(start)
-                        work.judged += [start] * rule.spec.weight
                     accepted = rule.accepts(text, start, end + first)
                     if accepted:
+                        left -= 1
+                        if start not in counted:
+                            counted.add(start)
+                            work.judged += [start] * rule.spec.weight
                         work.spans.append(Span(*accepted, rule))
 
 
@@ -156,11 +157,11 @@ def find_numbers(family: Family, work: Pass) -> None:
             for rule, pattern in patterns:
                 exact = pattern.match(text, start, reach)
                 if exact:
-                    if not counted:
-                        work.judged += [start] * rule.spec.weight
-                        counted = True
                     accepted = rule.accepts(text, start, exact.end())
                     if accepted:
+                        if not counted:
+                            work.judged += [start] * rule.spec.weight
+                            counted = True
                         work.spans.append(Span(*accepted, rule))
         seen = max(seen, end)
 
@@ -192,10 +193,10 @@ def _assigned(
         match = rule.bounded[0].match(text, start, high)
         if match is None:
             continue
-        work.judged += [start] * rule.spec.weight
         accepted = rule.accepts(text, start, match.end())
         if accepted is None:
             continue
+        work.judged += [start] * rule.spec.weight
         opener = lead.group(1)[-1:] if lead else ""
         end = accepted[1]
         if rule is password and opener in _CLOSERS:

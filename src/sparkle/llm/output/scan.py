@@ -17,14 +17,14 @@ from sparkle.llm.output.text import piece_at
 LOOK_BEHIND = 128
 """Characters to the left in which a trigger may begin."""
 MAX_JUDGED = 4096
-"""Values of one text that are judged; what follows is withheld (see docs/decisions/0056)."""
+"""Values that are found in one text; what follows is withheld (see docs/decisions/0056)."""
 MAX_ELEMENTS = 8192
 """Likewise the beginnings of HTML elements."""
 _ELEMENT = re.compile("<[A-Za-z/!?]")
 
 
-_BUILTIN = frozenset({"active.script", "secret.private_key"})
-"""Rules whose findings count as what had to be judged."""
+_BUILTIN = frozenset({"active", "private_key"})
+"""Families whose findings count as values."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class ScanState:
     quoted: Quoted = field(default_factory=Quoted)
     active: ActiveState = field(default_factory=ActiveState)
     judged: int = 0
-    """Values that had to be judged so far."""
+    """Values found so far."""
     elements: int = 0
     """Beginnings of HTML elements so far."""
     crowded: bool = False
@@ -98,13 +98,13 @@ class Scanner:
             high, after = work.high, state.copy()
             self._modes(names, families, work, after)
             found, settled = self._active.scan(
-                text, low, high, after.active, work.judged, triggered="active" in names, final=final
+                text, low, high, after.active, triggered="active" in names, final=final
             )
             if settled < high:
                 high, crowded = settled, False
                 continue
             work.spans += found
-            work.judged += [s.start for s in work.spans if not s.continued and s.rule.spec.id in _BUILTIN]
+            work.judged += [s.start for s in work.spans if not s.continued and s.rule.spec.family in _BUILTIN]
             work.judged += [at for at in judged if at < high]
             end = _crowded(work.judged, room, text, low)
             if end is None:
