@@ -344,9 +344,9 @@ async def test_a_wrong_argument_is_refused_and_the_coroutine_closed(
 
 async def test_only_coroutines_are_spawned() -> None:
     async with manager() as tasks:
-        with pytest.raises(TypeError, match="coroutine"):
+        with pytest.raises(TypeError, match="not a function"):
             await tasks.spawn(answer, task_name="x")  # pyright: ignore[reportArgumentType]  that is the test
-        with pytest.raises(TypeError, match="function"):
+        with pytest.raises(TypeError, match="not a int"):
             await tasks.spawn_with_retry(3, task_name="x")  # pyright: ignore[reportArgumentType]  that is the test
         with pytest.raises(ValueError, match="max_attempts"):
             await tasks.spawn_with_retry(answer, task_name="x", max_attempts=0)

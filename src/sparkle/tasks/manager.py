@@ -117,9 +117,7 @@ class TaskManager:
             self._ids = TaskIds(self._clock, random.Random(os.urandom(32)).getrandbits)  # noqa: S311
         self._loop = asyncio.get_running_loop()
         self._open = True
-        self._service.append(
-            asyncio.create_task(self._engine.deadlines.run(), name="task manager: deadlines")
-        )
+        self._serve(self._engine.deadlines.run(), "deadlines")
         if self._ledger is not None:
             self._writer = self._engine.writer = WriteBehind(
                 self._ledger,
@@ -129,7 +127,7 @@ class TaskManager:
                 unwritten=self.settings.unwritten,
                 cancel=self.cancel,
             )
-            self._service.append(asyncio.create_task(self._writer.run(), name="task manager: records"))
+            self._serve(self._writer.run(), "records")
 
     async def drain(self, seconds: float | None = None) -> bool:
         """Take no more tasks, except from tasks that still run, and wait until all are over.
@@ -213,7 +211,7 @@ class TaskManager:
             TypeError, ValueError: An argument is wrong.
         """
         if not asyncio.iscoroutine(coro):
-            raise TypeError(f"spawn takes a coroutine, what an async function returns, not {_kind(coro)}")
+            raise TypeError(f"spawn takes what an async function returns, not a {type(coro).__name__}")
         try:
             if self._writer is not None and self._writer.behind:
                 await self._writer.caught_up()
@@ -257,9 +255,7 @@ class TaskManager:
             TypeError, ValueError: An argument is wrong.
         """
         if not callable(factory):
-            raise TypeError(
-                f"spawn_with_retry takes a function that makes a coroutine for each attempt, not {_kind(factory)}"
-            )
+            raise TypeError(f"spawn_with_retry takes a function, not a {type(factory).__name__}")
         if not 1 <= max_attempts <= 65_535:
             raise ValueError("max_attempts must be 1 to 65535")
         if self._writer is not None and self._writer.behind:
@@ -375,6 +371,11 @@ class TaskManager:
         for handle in list(self._engine.live.values()):
             handle.cancel()
 
+    def _serve(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=f"task manager: {name}")
+        task.add_done_callback(_say_if_failed)
+        self._service.append(task)
+
     async def _end_service(self) -> None:
         for task in self._service[:1]:
             task.cancel()
@@ -385,8 +386,9 @@ class TaskManager:
             await self._writer.finish()
 
 
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"
+def _say_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s has failed: %s", task.get_name(), type(error).__name__, exc_info=error)
 
 
 def _not_open() -> str:
