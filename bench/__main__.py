@@ -57,7 +57,7 @@ def _options() -> argparse.Namespace:
         prog="python -m bench", description="Measure Sparkle; docs/benchmarks.md explains."
     )
     parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
-    parser.add_argument("--quick", action="store_true", help="everything once and short (about a minute)")
+    parser.add_argument("--quick", action="store_true", help="everything once and short (about two minutes)")
     parser.add_argument("--json", metavar="FILE", help="also write all results there")
     parser.add_argument("--repeats", type=int, metavar="N", help="starts of every system")
     parser.add_argument(
