@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,15 @@ def run_relay(settings: Settings, *, report: Callable[[bytes], None] | None = No
     return 0
 
 
+def _load_tasks(settings: Settings) -> None:
+    """Import the modules with tasks; like `python -m`, also those that stand in the working folder."""
+    from sparkle.tasks.registry import load_task_modules
+
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    load_task_modules((*BUILT_IN_MODULES, *settings.tasks.modules))
+
+
 def run_beat(settings: Settings) -> int:
     """Run a beat until a signal; returns the exit code.
 
@@ -190,13 +200,12 @@ def run_beat(settings: Settings) -> int:
     """
     from sparkle.tasks.beat import Beat
     from sparkle.tasks.recurring import all_recurring
-    from sparkle.tasks.registry import load_task_modules
     from sparkle.tasks.tasks import Tasks
 
     set_up_process(settings)
     stop = stop_on_signals()
     prepare_ledger(settings)
-    load_task_modules((*BUILT_IN_MODULES, *settings.tasks.modules))
+    _load_tasks(settings)
     tasks = Tasks(open_ledger(settings), settings.tasks)
     try:
         Beat(
@@ -224,12 +233,12 @@ def run_worker(settings: Settings, *, queues: Sequence[str] = (), concurrency: i
         ConfigurationError: A module with tasks cannot be imported.
         SparkleError: The ledger or the broker is not configured as it must be.
     """
-    from sparkle.tasks.registry import load_task_modules, registry
+    from sparkle.tasks.registry import registry
     from sparkle.tasks.worker.parent import run_worker as run
 
     set_up_process(settings)
     prepare_ledger(settings)
-    load_task_modules((*BUILT_IN_MODULES, *settings.tasks.modules))
+    _load_tasks(settings)
     open_ledger(settings).close()  # what is wrong with it is said here once, not by every child
     return run(
         target_of(settings),
