@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -153,8 +154,11 @@ def _round(plan: Plan, world: World, number: int) -> RoundResult:
     with contextlib.suppress(AssertionError):  # what is not finished then is counted as stuck
         made.wait(lambda: observer.unfinished(made.ledger.engine) == 0, "all are finished", plan.patience)
     repeated = observer.repeated(folder, ids)
+    found = observer.count(made.ledger, folder, ids)
+    if found.stuck or found.lost:
+        print(made.report(), file=sys.stderr)  # what a person needs to find out why
     return RoundResult(
-        count=observer.count(made.ledger, folder, ids),
+        count=found,
         in_flight=len(world.in_flight),
         # An attempt that failed has left its trace too: that is what retrying means.
         unexplained=0 if plan.fault == FAILURES else len(repeated - world.in_flight),

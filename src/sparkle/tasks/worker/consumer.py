@@ -45,3 +45,13 @@ class PatientConsumer(Consumer):  # pyright: ignore[reportGeneralTypeIssues]
         self.first_connection_attempt = False
         self.broker_connection_retry_attempt = 0
         return connected
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Give the broken line up; the next one is opened whatever closing this one raises."""
+        try:
+            super().on_connection_error_after_connected(exc)
+        except Exception as closing:  # noqa: BLE001  kombu may raise anything here
+            # Its Redis channel asks for a client that is gone already (AttributeError), and the whole worker would end by it.
+            # The messages it wanted to put back are rung for again.
+            log.warning("closing the broken line to the broker failed (%s)", type(closing).__name__)
+            self.connection = None
