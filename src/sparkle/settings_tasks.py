@@ -18,6 +18,7 @@ class ShortTasksSettings(Section, frozen=True):
         Count,
         doc("Short tasks that may wait for a slot or a retry; one more is refused (TaskQueueFullError)."),
     ] = 10_000
+    queue_per_user: Annotated[Count, doc("Of these, tasks of one user; 0: no limit.")] = 1_000
     timeout_seconds: Annotated[Seconds, doc("Time limit of an attempt of a task that names none.")] = 60.0
     drain_seconds: Annotated[
         float, doc("At the end, how long short tasks may take to finish before they are cancelled.", ge=0)

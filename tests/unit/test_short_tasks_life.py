@@ -264,6 +264,18 @@ async def test_a_queue_of_none_refuses_whoever_would_have_to_wait() -> None:
             await tasks.spawn(gate.work(), task_name="t")
 
 
+async def test_one_user_cannot_fill_the_queue_for_all() -> None:
+    gate = Gate()
+    async with manager(concurrency=1, queue=10, queue_per_user=2) as tasks:
+        await tasks.spawn(gate.work(), task_name="t", user_id="ann")
+        for priority in (1, 9):
+            await tasks.spawn(gate.work(), task_name="t", user_id="ann", priority=priority)
+        with pytest.raises(TaskQueueFullError, match="of this user"):
+            await tasks.spawn(gate.work(), task_name="t", user_id="ann")
+        await tasks.spawn(gate.work(), task_name="t", user_id="bob")
+        assert tasks.health_check().waiting == 3
+
+
 async def test_health_tells_how_busy_it_is() -> None:
     clock, gate = ManualClock(), Gate()
     async with manager(clock, concurrency=1, queue=2) as tasks:

@@ -206,7 +206,7 @@ class TaskManager:
             trace: W3C ``traceparent``; ``None``: that of the caller's context.
 
         Raises:
-            TaskQueueFullError: ``settings.queue`` tasks wait already.
+            TaskQueueFullError: ``settings.queue`` tasks wait already, or ``queue_per_user`` of this user.
             TaskManagerClosedError: The manager is not open (any more).
             TypeError, ValueError: An argument is wrong.
         """
@@ -250,7 +250,7 @@ class TaskManager:
             trace: See :meth:`spawn`.
 
         Raises:
-            TaskQueueFullError: ``settings.queue`` tasks wait already.
+            TaskQueueFullError: ``settings.queue`` tasks wait already, or ``queue_per_user`` of this user.
             TaskManagerClosedError: The manager is not open (any more).
             TypeError, ValueError: An argument is wrong.
         """

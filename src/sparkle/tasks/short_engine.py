@@ -63,6 +63,7 @@ class ShortEngine:
         self.last_attempts = False
         """Set at the end: what fails now is not tried again."""
         self._queue = settings.queue
+        self._queue_per_user = settings.queue_per_user
         self._now = clock.now
         self._rng = rng
         self._metrics = metrics
@@ -75,7 +76,7 @@ class ShortEngine:
         """Start a new task or let it wait.
 
         Raises:
-            TaskQueueFullError: It would have to wait, and as many wait as may.
+            TaskQueueFullError: It would have to wait, and as many wait as may, of all or of its user.
         """
         if self.room.enter(handle.user_id):
             self._enlist(handle)
@@ -85,6 +86,13 @@ class ShortEngine:
             raise TaskQueueFullError(
                 f"{self._queue} short tasks wait already; try later, raise SPARKLE_TASKS__SHORT__QUEUE, or schedule "
                 "it as a long task",
+                retry_after=1.0,
+            )
+        user_id, most = handle.user_id, self._queue_per_user
+        if most and user_id is not None and self.room.waiting_of(user_id) >= most:
+            raise TaskQueueFullError(
+                f"{most} short tasks of this user wait already; try later, or raise "
+                "SPARKLE_TASKS__SHORT__QUEUE_PER_USER",
                 retry_after=1.0,
             )
         if handle.context is None:

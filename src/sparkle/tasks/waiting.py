@@ -150,6 +150,11 @@ class WaitingRoom(Generic[W]):
             return task
         return None
 
+    def waiting_of(self, user_id: str) -> int:
+        """Tasks of this user that wait for a slot."""
+        queue = self._queues.get(user_id)
+        return sum(map(len, queue.lanes.values())) if queue is not None else 0
+
     @property
     def remembered(self) -> int:
         """Queues and heap entries it holds, stale ones included: bounded by those who wait, not by those who did."""
