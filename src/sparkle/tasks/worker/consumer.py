@@ -51,7 +51,7 @@ class PatientConsumer(Consumer):  # pyright: ignore[reportGeneralTypeIssues]
         try:
             super().on_connection_error_after_connected(exc)
         except Exception as closing:  # noqa: BLE001  kombu may raise anything here
-            # Its Redis channel asks for a client that is gone already (AttributeError), and the whole worker would end by it.
+            # Its Redis channel asks for a client that is gone already (AttributeError): the worker would end by it.
             # The messages it wanted to put back are rung for again.
             log.warning("closing the broken line to the broker failed (%s)", type(closing).__name__)
             self.connection = None
