@@ -34,9 +34,17 @@ def run(*args: str) -> Result:
     return CliRunner().invoke(main, ["evaluate", *args])
 
 
-def test_the_report_tells_every_figure(tmp_path: Path) -> None:
+@pytest.fixture
+def rules(tmp_path: Path) -> str:
+    """A policy under which rules alone decide: a new classifier changes no figure of these tests."""
+    file = tmp_path / "rules.yaml"
+    file.write_text("input:\n  rules:\n    injection.model: off\n")
+    return str(file)
+
+
+def test_the_report_tells_every_figure(tmp_path: Path, rules: str) -> None:
     file = write(tmp_path / "mixed.jsonl", *ROWS)
-    result = run(file, "--json")
+    result = run(file, "--json", "--policy", rules)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told["total"]["attacks"] == 4
@@ -44,19 +52,19 @@ def test_the_report_tells_every_figure(tmp_path: Path) -> None:
     assert {group["name"] for group in told["groups"]} == {"direct", "chinese", "mixed"}
     assert [entry["rate"] for entry in told["recall_at"]] == [0.005, 0.01, 0.02, 0.05]
     assert told["misses"][0]["line"] == 3
-    text = run(file)
+    text = run(file, "--policy", rules)
     for words in ("recall", "false positives", "area under the curve", "p95 ms", "Worst misses", "chinese"):
         assert words in text.stdout
 
 
-def test_the_role_of_a_row_counts_unless_one_is_given_for_all(tmp_path: Path) -> None:
+def test_the_role_of_a_row_counts_unless_one_is_given_for_all(tmp_path: Path, rules: str) -> None:
     file = write(tmp_path / "roles.jsonl", ROWS[4], {**ROWS[4], "role": "user"}, ROWS[3])
-    by_row = json.loads(run(file, "--json", "--by", "role").stdout)
+    by_row = json.loads(run(file, "--json", "--by", "role", "--policy", rules).stdout)
     assert {g["name"]: g["recall"]["value"] for g in by_row["groups"]} == {
         "retrieved": 1.0,
         "user": 0.0,
     }
-    as_user = json.loads(run(file, "--json", "--role", "user").stdout)
+    as_user = json.loads(run(file, "--json", "--role", "user", "--policy", rules).stdout)
     assert as_user["total"]["recall"]["value"] == 0.0
 
 
@@ -121,14 +129,14 @@ def test_scores_that_do_not_fit_the_rows_are_refused(tmp_path: Path, scores: lis
     assert why in result.stderr
 
 
-def test_figures_below_their_floor_end_with_exit_code_1(tmp_path: Path) -> None:
+def test_figures_below_their_floor_end_with_exit_code_1(tmp_path: Path, rules: str) -> None:
     file = write(tmp_path / "rows.jsonl", *ROWS)
-    assert run(file, "--fail-under", "0.7", "--fail-over", "0.0").exit_code == 0
-    result = run(file, "--fail-under", "0.9")
+    assert run(file, "--policy", rules, "--fail-under", "0.7", "--fail-over", "0.0").exit_code == 0
+    result = run(file, "--policy", rules, "--fail-under", "0.9")
     assert result.exit_code == 1
     assert "all: recall is 75.0%, at least 90.0% must be" in result.stderr
     floors = write(tmp_path / "floors.yaml", "groups:\n  chinese: {recall: 1.0}\n  direct: {recall: 0.6}")
-    assert "direct: recall is 50.0%" in run(file, "--floors", floors).stderr
+    assert "direct: recall is 50.0%" in run(file, "--policy", rules, "--floors", floors).stderr
     wrong = run(file, "--floors", write(tmp_path / "wrong.yaml", "recal: 1"))
     assert "unknown field `recal`" in wrong.stderr
 
@@ -143,11 +151,11 @@ def test_two_runs_say_the_same(tmp_path: Path) -> None:
     assert report() == report()
 
 
-def test_texts_can_be_kept_out_of_the_report(tmp_path: Path) -> None:
+def test_texts_can_be_kept_out_of_the_report(tmp_path: Path, rules: str) -> None:
     file = write(tmp_path / "rows.jsonl", *ROWS)
     for flags in ((), ("--json",)):
-        assert "whisper" in run(file, *flags).stdout
-        assert "whisper" not in run(file, "--no-texts", *flags).stdout
+        assert "whisper" in run(file, "--policy", rules, *flags).stdout
+        assert "whisper" not in run(file, "--policy", rules, "--no-texts", *flags).stdout
 
 
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _BASE32_SMALL = _BASE32.lower()
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*(?:={1,6})?")
 _HEX_PAIRS = re.compile(
-    r"(?:0x|\\x)?[0-9A-Fa-f]{2}(?:[\s,:;|-]{1,3}(?:0x|\\x)?[0-9A-Fa-f]{2}){5,}(?![0-9A-Fa-f])"
+    r"(?<![0-9A-Za-z])(?:0x|\\x)?[0-9A-Fa-f]{2}(?:[\s,:;|-]{1,3}(?:0x|\\x)?[0-9A-Fa-f]{2}){5,}(?![0-9A-Fa-f])"
 )
 _BINARY = re.compile(r"[01]{8}(?:[\s,]{1,2}[01]{8}){4,}|(?:[01]{8}){5,}")
 _DECIMAL = re.compile(r"\d{2,3}(?:[\s,;]{1,2}\d{2,3}){7,}")
