@@ -96,6 +96,9 @@ class Publisher:
                 f"the broker at {self._target.shown} does not answer ({type(exc).__name__}); the tasks stay in the "
                 "ledger"
             ) from None  # the cause's text may hold the address with its password
+        except BaseException:
+            self.close()  # in whatever state the line is, the next use begins with a new one
+            raise
 
     def _connect(self) -> None:
         try:

@@ -82,6 +82,7 @@ class Relay:
         self._purge_at = 0.0
         self._checkpoint_at = 0.0
         self._lead_until = 0.0
+        self._role_at = 0.0
 
     @property
     def active(self) -> bool:
@@ -107,8 +108,16 @@ class Relay:
         Raises:
             LedgerUnavailableError: The ledger does not answer.
         """
+        now = self._clock.monotonic()
+        if now >= self._role_at:
+            self._keep_role(now)
+            # Whoever stands by asks often, so that it takes over soon; whoever is active only has to stay so.
+            self._role_at = now + (self._settings.heartbeat_seconds if self.active else 0.0)
+        if self.active:
+            self._tidy()
+
+    def _keep_role(self, asked: float) -> None:
         lease = self._settings.lease_seconds
-        asked = self._clock.monotonic()
         if self._ledger.acquire(ROLE, self._owner, lease):
             # A role that was not confirmed in time may be another's: the carrier stops before it can be.
             self._lead_until = asked + lease
@@ -119,8 +128,6 @@ class Relay:
             log.warning("another relay is active now")
             self._active.clear()
         self._ledger.announce(self._owner, ROLE, lease, info=self._facts())
-        if self.active:
-            self._tidy()
 
     def _tidy(self) -> None:
         expired = self._ledger.expire()

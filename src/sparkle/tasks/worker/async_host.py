@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from sparkle.clock import Clock
-from sparkle.errors import TaskCancelledError, TaskTimeoutError
+from sparkle.errors import TaskCancelledError
 from sparkle.tasks.context import running as as_current
 from sparkle.tasks.worker.running import Outcome, Reason, Running, encode_result
 from sparkle.tasks.worker.settle import Settler
@@ -47,7 +47,7 @@ class AsyncHost:
         self._loop_thread: threading.Thread | None = None
         self._settle_thread: threading.Thread | None = None
         self._ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-        self._tasks: dict[str, tuple[Running, asyncio.Task[None]]] = {}
+        self._tasks: dict[tuple[str, int], tuple[Running, asyncio.Task[None]]] = {}
 
     def in_flight(self) -> list[Running]:
         """The tasks that run now."""
@@ -76,7 +76,7 @@ class AsyncHost:
         running.reason = reason
         running.interrupted_at = self._clock.monotonic()
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._cancel, running.claim.id)
+            self._loop.call_soon_threadsafe(self._cancel, running)
 
     def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing is in flight and the ledger knows it; false if that takes longer than ``seconds``."""
@@ -125,10 +125,10 @@ class AsyncHost:
         for running in batch:
             # Kept here until it ends; its outcome, errors included, goes to the settling thread.
             task = loop.create_task(self._run(running), name=running.claim.record.name)
-            self._tasks[running.claim.id] = (running, task)
+            self._tasks[running.key] = (running, task)
 
-    def _cancel(self, task_id: str) -> None:
-        if (entry := self._tasks.get(task_id)) is not None:
+    def _cancel(self, running: Running) -> None:
+        if (entry := self._tasks.get(running.key)) is not None:
             entry[1].cancel()
 
     async def _run(self, running: Running) -> None:
@@ -147,18 +147,19 @@ class AsyncHost:
         except TimeoutError as exc:
             error = exc
             if limit.expired():
-                error = TaskTimeoutError(
-                    f"the task ran longer than its {running.soft_seconds:g} s (timeout= of its @long_task)"
-                )
+                error = running.too_long()
         except BaseException as exc:  # noqa: BLE001  whatever a task raises, SystemExit included, is that task's failure
             error = exc
         finally:
-            self._tasks.pop(running.claim.id, None)
+            self._tasks.pop(running.key, None)
         self._ended.put(self._outcome(running, result, error))
 
     def _outcome(self, running: Running, result: str | None, error: BaseException | None) -> Outcome:
         seconds = self._clock.monotonic() - running.started
         stopped = isinstance(error, asyncio.CancelledError | TaskCancelledError)
+        if stopped and running.reason is Reason.TIMEOUT:
+            # It swallowed the first cancellation, or held up the loop: the pulse told it once more.
+            return Outcome(running, error=running.too_long(), seconds=seconds)
         if stopped and running.reason is not None:
             return Outcome(running, reason=running.reason)
         return Outcome(running, result=result, error=error, seconds=seconds)

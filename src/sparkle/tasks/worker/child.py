@@ -177,11 +177,11 @@ class Child:
         """Make a running task stop."""
         (self._async if running.task.is_async else self._plain).interrupt(running, reason)
 
-    def lose(self, ids: Iterable[str]) -> None:
+    def lose(self, claims: Iterable[Claim]) -> None:
         """Forget leases that are another's."""
         with self._lock:
-            for id in ids:
-                self._held.pop(id, None)
+            for claim in claims:
+                self._drop(claim)
 
     def learn(self) -> None:
         """Tell the ledger how long tasks take."""
@@ -199,7 +199,8 @@ class Child:
         settle_at = self._clock.monotonic() + SETTLE_SECONDS
         for running in batch:
             with self._lock:
-                lost = running.claim.id not in self._held
+                held = self._held.get(running.claim.id)
+                lost = held is None or held.fence != running.claim.fence
             if lost:
                 continue
             if self.stopping():
@@ -234,11 +235,14 @@ class Child:
     def _forget(self, ended: Sequence[Running]) -> None:
         with self._lock:
             for running in ended:
-                # A later claim of the same task may be held by now: it is not this one's to forget.
-                held = self._held.get(running.claim.id)
-                if held is not None and held.fence == running.claim.fence:
-                    del self._held[running.claim.id]
+                self._drop(running.claim)
                 self._ran += 1
+
+    def _drop(self, claim: Claim) -> None:
+        # A later claim of the same task may be held by now: it is not this one's to forget.
+        held = self._held.get(claim.id)
+        if held is not None and held.fence == claim.fence:
+            del self._held[claim.id]
 
     def _give_back_unknown(self, claims: Sequence[Claim]) -> None:
         names = sorted({claim.record.name for claim in claims})
@@ -248,7 +252,7 @@ class Child:
         pause = min(max(waited / 20, UNKNOWN_LEAST), UNKNOWN_MOST)
         later = int((now + pause * (0.5 + self._rng.random())) * 1_000_000)
         self._ledger.release(claims, due_at=later)
-        self.lose(claim.id for claim in claims)
+        self.lose(claims)
 
     def _bury(self, predecessor: SlotState) -> None:
         """Tell the ledger that the child which had this place is dead: its tasks need not wait for their leases."""

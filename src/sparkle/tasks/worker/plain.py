@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from sparkle.clock import Clock
-from sparkle.errors import StoreUnavailableError, TaskCancelledError, TaskTimeoutError
+from sparkle.errors import StoreUnavailableError, TaskCancelledError
 from sparkle.errors_tasks import LeaseLostError
 from sparkle.tasks.context import running as as_current
 from sparkle.tasks.worker.running import HandedBack, Outcome, Reason, Running, encode_result
@@ -114,9 +114,7 @@ class PlainRunner:
             return
         match running.reason:
             case Reason.TIMEOUT:
-                raise TaskTimeoutError(
-                    f"the task ran longer than its {running.soft_seconds:g} s (timeout= of its @long_task)"
-                )
+                raise running.too_long()
             case Reason.CANCEL:
                 raise TaskCancelledError(f"task {running.claim.id} was cancelled")
             case Reason.RELEASE | Reason.LOST:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparkle.clock import Clock
@@ -43,7 +43,7 @@ class Watched(Protocol):
         """Make a running task stop."""
         ...
 
-    def lose(self, ids: Iterable[str]) -> None:
+    def lose(self, claims: Iterable[Claim]) -> None:
         """Forget leases that are another's."""
         ...
 
@@ -146,7 +146,7 @@ class Pulse:
         asked = self._clock.monotonic()
         answer = self._said(lambda: self._ledger.heartbeat(self._owner, claims, self._settings.lease_seconds))
         if isinstance(answer, Heartbeat):
-            self._obey(answer)
+            self._obey(answer, claims)
         progress = progress_of(self._child.running())
         if progress:
             self._said(lambda: self._ledger.report_progress(progress))
@@ -158,16 +158,17 @@ class Pulse:
             lambda: self._ledger.announce(self._owner, "worker", self._settings.lease_seconds, info=facts)
         )
 
-    def _obey(self, answer: Heartbeat) -> None:
-        by_id = {running.claim.id: running for running in self._child.running()}
-        # What was finished while the heartbeat was being written is lost to it in the most harmless way.
-        for id in answer.lost:
-            if (running := by_id.get(id)) is not None:
+    def _obey(self, answer: Heartbeat, asked: Sequence[Claim]) -> None:
+        # By fence too: while the heartbeat was being written, a lost task may have been claimed anew, here.
+        lost = [claim for claim in asked if claim.id in answer.lost]
+        cancel = {(claim.id, claim.fence) for claim in asked if claim.id in answer.cancel}
+        gone = {(claim.id, claim.fence) for claim in lost}
+        for running in self._child.running():
+            if running.key in gone:
                 self._child.interrupt(running, Reason.LOST)
-        self._child.lose(answer.lost)
-        for id in answer.cancel:
-            if (running := by_id.get(id)) is not None and running.reason is None:
+            elif running.key in cancel and running.reason is None:
                 self._child.interrupt(running, Reason.CANCEL)
+        self._child.lose(lost)
 
     def _said(self, work: Callable[[], object]) -> object:
         """What ``work`` returned, or ``None`` if the ledger does not answer: logged once until it does."""

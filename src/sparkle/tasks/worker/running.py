@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sparkle.errors import TaskError
+from sparkle.errors import TaskError, TaskTimeoutError
 from sparkle.tasks.context import TaskContext
 from sparkle.tasks.record import Claim, Progress
 from sparkle.tasks.registry import LongTask
@@ -90,6 +90,17 @@ class Running:
         return None if said is None else Progress(self.claim, *said)
 
     @property
+    def key(self) -> tuple[str, int]:
+        """What tells this attempt from every other, also from a later one of the same task in the same child."""
+        return self.claim.id, self.claim.fence
+
+    def too_long(self) -> TaskTimeoutError:
+        """The error of a task that has passed its soft limit."""
+        return TaskTimeoutError(
+            f"the task ran longer than its {self.soft_seconds:g} s (timeout= of its @long_task)"
+        )
+
+    @property
     def soft_deadline(self) -> float:
         """Monotonic time from which it is told to end; never, before it started."""
         return self.started + self.soft_seconds if self.started else float("inf")
@@ -109,7 +120,7 @@ class Outcome:
     """JSON; with neither ``error`` nor ``reason``, it succeeded."""
     error: BaseException | None = None
     reason: Reason | None = None
-    """CANCEL, RELEASE or LOST: it was stopped."""
+    """CANCEL, RELEASE or LOST: it was stopped. A task that ran too long has an error instead."""
     seconds: float = 0.0
     """How long the function ran."""
 

@@ -87,8 +87,13 @@ class Settler:
                     released.append(claim)
                 case Reason.CANCEL:
                     self._patiently(lambda claim=claim: self._cancelled(claim))
-                case Reason.LOST | Reason.TIMEOUT:
+                case Reason.LOST:
                     continue
+                case Reason.TIMEOUT:
+                    error = outcome.error or outcome.running.too_long()
+                    failed.append(
+                        (claim, Failure.of(error), self.retry_at(Outcome(outcome.running, error=error)))
+                    )
                 case None if outcome.error is not None:
                     failed.append((claim, Failure.of(outcome.error), self.retry_at(outcome)))
                 case None if outcome.running.context.has_effects:
