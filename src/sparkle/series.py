@@ -16,6 +16,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from weakref import WeakMethod
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -159,7 +160,15 @@ class Exposition:
         self._registry = registry or _private_registry()
         self._folder = os.environ.get(MULTIPROC_VARIABLE)
         self._families: list[Family[Any]] = []
+        self._before: list[WeakMethod[Callable[[], None]]] = []
         self._pid = os.getpid()
+
+    def before_flush(self, refresh: Callable[[], None]) -> None:
+        """Call ``refresh``, a bound method, before every flush, for values that are only looked up when somebody asks.
+
+        Its object is not kept alive by this.
+        """
+        self._before.append(WeakMethod(refresh))
 
     def counter(
         self, name: str, doc: str, labels: Sequence[str] = (), *, limit: int = 1_000
@@ -192,6 +201,11 @@ class Exposition:
 
     def flush(self) -> None:
         """Hand on all pending values. What a parent counted before a fork is the parent's to hand on."""
+        for reference in tuple(self._before):
+            if (refresh := reference()) is not None:
+                refresh()
+            else:
+                self._before.remove(reference)
         if self._pid != os.getpid():
             self._pid = os.getpid()
             for family in self._families:

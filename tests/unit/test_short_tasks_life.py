@@ -13,11 +13,13 @@ from tests.support.short_tasks import Gate, manager, settle
 
 from sparkle.errors import TaskCancelledError, TaskTimeoutError
 from sparkle.errors_tasks import TaskManagerClosedError, TaskQueueFullError
+from sparkle.series import Exposition
 from sparkle.settings_tasks import ShortTasksSettings
 from sparkle.tasks.handle import TaskHandle
 from sparkle.tasks.manager import TaskManager
 from sparkle.tasks.record import TaskRecord
 from sparkle.tasks.retry import RetryPolicy
+from sparkle.tasks.short_metrics import ShortTaskMetrics
 from sparkle.tasks.states import TaskState
 
 WHOLE = RetryPolicy(base_seconds=4.0, jitter=False)
@@ -306,6 +308,24 @@ async def test_metrics_have_names_and_states_but_neither_users_nor_ids() -> None
     assert "sparkle_short_tasks_running 0.0" in text
     assert "secret-user" not in text
     assert "task-" not in text
+
+
+async def test_metrics_can_stand_in_an_applications_own_scrape() -> None:
+    exposition = Exposition()
+    own = exposition.counter("shop_orders_total", "Orders.")()
+    own.inc()
+    gate = Gate()
+    async with TaskManager(
+        ShortTasksSettings(drain_seconds=0.0), metrics=ShortTaskMetrics(exposition)
+    ) as tasks:
+        await tasks.spawn(gate.work(), task_name="t")
+        text = exposition.render()[0].decode()
+        assert "shop_orders_total 1.0" in text
+        assert "sparkle_short_tasks_running 1.0" in text
+    assert "sparkle_short_tasks_running 0.0" in exposition.render()[0].decode()
+    del tasks
+    gc.collect()
+    exposition.render()
 
 
 # The end ----------------------------------------------------------------------------------------------------------

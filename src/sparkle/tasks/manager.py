@@ -314,7 +314,6 @@ class TaskManager:
 
     def render_metrics(self) -> tuple[bytes, str]:
         """The Prometheus text of the manager's series and of all that share their exposition, and its content type."""
-        self._engine.show_counts()
         return self.metrics.exposition.render()
 
     # Inside ---------------------------------------------------------------------------------------------------------

@@ -69,6 +69,7 @@ class ShortEngine:
         self._metrics = metrics
         self.writer: WriteBehind | None = None
         """Where changes are noted for the ledger; set before the first task."""
+        metrics.exposition.before_flush(self.show_counts)
         # Ends of tasks are handled in one context: a copy for each would cost time and memory.
         self._context = copy_context()
 
