@@ -16,6 +16,7 @@ NO_ARGS = '{"args":[],"kwargs":{}}'
 DEFAULT_PRIORITY = 5
 ERROR_MESSAGE_CHARACTERS = 500
 """Longest error message that is kept."""
+_LONGEST_READ = 20_000
 
 
 def _moment(microseconds: int | None) -> datetime | None:
@@ -176,7 +177,8 @@ class Failure:
         """The failure that ``error`` is. Secrets in its message are replaced, its length is bounded."""
         from sparkle.masking_secrets import mask_secrets  # reads its patterns at first use
 
-        message = mask_secrets(str(error))
+        # Cut before it is masked, far behind what is kept: a message of megabytes is not searched through.
+        message = mask_secrets(str(error)[:_LONGEST_READ])
         if len(message) > ERROR_MESSAGE_CHARACTERS:
             message = message[: ERROR_MESSAGE_CHARACTERS - 1] + "…"
         # PostgreSQL takes no NUL in a text.
