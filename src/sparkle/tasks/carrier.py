@@ -129,6 +129,8 @@ class Carrier:
             if self._clock.monotonic() >= self._probe_at:
                 self._probe_at = self._clock.monotonic() + _PROBE_SECONDS
                 self._discover()
+                # Again and again: a client of Redis connects anew to a restarted server without telling anybody.
+                self._greet()
                 more = self._probe() or more
         except BrokerUnavailableError as exc:
             return self._back_off(exc)
