@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from tests.support.ledgers import WIDE, LedgerHouse, new
 
 from sparkle.errors import IdempotencyConflictError
-from sparkle.errors_tasks import TaskNotFoundError
+from sparkle.errors_tasks import LedgerUnavailableError, TaskNotFoundError
+from sparkle.tasks.ledger import Ledger
 from sparkle.tasks.states import TaskMode, TaskState
 
 pytest_plugins = ["tests.support.ledger_fixtures"]
@@ -139,3 +143,37 @@ def test_a_task_of_a_transaction_never_was_when_it_rolls_back(house: LedgerHouse
         with pytest.raises(TaskNotFoundError):
             house.ledger.get(id)
     assert house.add(idempotency_key="k").id not in ids
+
+
+def test_reading_waits_for_no_writer(house: LedgerHouse) -> None:
+    record = house.add()
+    with house.ledger.write() as connection:
+        house.ledger.add([new()], connection=connection)
+        assert house.another().get(record.id) == record
+        assert house.ledger.find().records == (record,)
+        assert house.ledger.hand_over({}) == []
+
+
+def test_a_database_that_is_locked_for_too_long_is_unavailable(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path) as one, Ledger.open(tmp_path, busy_seconds=0.05) as other:
+        with one.write(), pytest.raises(LedgerUnavailableError, match="locked"):
+            other.add([new()])
+        assert other.add([new()])
+
+
+def test_a_ledger_may_be_used_on_both_sides_of_a_fork(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from sparkle.tasks.ledger import Ledger\n"
+        "from sparkle.tasks.record import NewTask\n"
+        "ledger = Ledger.open(Path(sys.argv[1])); task = NewTask(name='n', queue='q')\n"
+        "ids = [ledger.add([task])[0].id]\n"
+        "child = os.fork()\n"
+        "for _ in range(20): ledger.add([task])\n"
+        "if not child: os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "print(ledger.size().tasks, len({r.id for r in ledger.find().records}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["41", "41"]

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sparkle.errors import IdempotencyConflictError
 from sparkle.errors_tasks import ForeignSessionError, LedgerUnavailableError
 from sparkle.tasks.ledger.base import LedgerBase, json
+from sparkle.tasks.ledger.engine import database_errors
 from sparkle.tasks.ledger.rows import new_record, new_row, record_of
 from sparkle.tasks.ledger.schema import task as table
 from sparkle.tasks.record import NewTask, TaskRecord
@@ -50,8 +51,9 @@ class Adding(LedgerBase):
         now = self.now()
         records = [new_record(task, self._ids(), now) for task in tasks]
         if connection is not None:
-            self._must_be_own(connection)
-            return self._add(connection, records)
+            with database_errors():
+                self._must_be_own(connection)
+                return self._add(connection, records)
         with self._writing() as own:
             return self._add(own, records)
 

@@ -136,9 +136,11 @@ def prepare_sqlite_file(url: URL, busy_seconds: float) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
         try:
-            # Only a new file takes this; it lets deleted rows' pages be given back a few at a time.
-            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            use_wal(db, timeout=busy_seconds)
+            # A file that is in use already must not be waited for: its writer may take its time.
+            if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                # Only a new file takes this; it lets deleted rows' pages be given back a few at a time.
+                db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+                use_wal(db, timeout=busy_seconds)
         finally:
             db.close()
         path.chmod(0o600)
