@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from sparkle.tasks.manager import TaskManager
     from sparkle.tasks.opening import open_task_manager
     from sparkle.tasks.record import TaskRecord
+    from sparkle.tasks.recurring import recurring
     from sparkle.tasks.registry import long_task
     from sparkle.tasks.retry import RetryPolicy
     from sparkle.tasks.schedule import (
@@ -143,6 +144,7 @@ __all__ = [
     "long_task",
     "open_task_manager",
     "open_wrapper",
+    "recurring",
     "schedule_long_task",
     "schedule_long_task_async",
     "schedule_long_tasks",
@@ -181,6 +183,7 @@ _HOMES = {
     "sparkle.tasks.calls": ("TaskCall",),
     "sparkle.tasks.context": ("current_task",),
     "sparkle.tasks.record": ("TaskRecord",),
+    "sparkle.tasks.recurring": ("recurring",),
     "sparkle.tasks.registry": ("long_task",),
     "sparkle.tasks.retry": ("RetryPolicy",),
     "sparkle.tasks.schedule": (
