@@ -13,6 +13,8 @@ from sparkle.errors_tasks import TaskArgumentsError
 from sparkle.masking_secrets import find_secret, is_secret_name, kind_of_secret
 
 _MAX_DEPTH = 32
+_PLAIN = (str, int)  # a boolean is an integer
+_LISTS = (list, tuple)
 _ADVICE = "the ledger is no place for secrets: pass a reference and look the secret up in the task"
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -60,7 +62,7 @@ def unique_key(name: str, arguments: str, user_id: str | None) -> str:
 
 def _check(value: object, where: str, depth: int) -> None:
     """Refuse what JSON does not know: msgspec would quietly turn a date into a text and NaN into null."""
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, _PLAIN):
         return
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -68,7 +70,7 @@ def _check(value: object, where: str, depth: int) -> None:
         return
     if not depth:
         raise TaskArgumentsError(f"{where} is nested too deeply", param=where)
-    if isinstance(value, list | tuple):
+    if isinstance(value, _LISTS):
         for index, item in enumerate(cast("Sequence[object]", value)):
             _check(item, f"{where}[{index}]", depth - 1)
         return
