@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from sparkle.llm.output.candidate import Candidate, Span, word
 from sparkle.llm.output.tables import TABLES
 
-_VERSION = re.compile(r"(?i)(?:\bv|version|ver\.?|release|版本|版|[A-Za-z]-)\s?[:：]?\s?\Z")
+_VERSION = re.compile(r"(?i)(?:\bv|version|ver\.?|release|版本|版|[A-Za-z]-)[^\S\n]?[:：]?[^\S\n]?\Z")
 _TEXTBOOK = frozenset(map(IPv4Address, TABLES.words("textbook_addresses")))
 _GLOBAL_V6 = ip_network("2000::/3")
 _DOCUMENTATION_V6 = (ip_network("2001:db8::/32"), ip_network("3fff::/20"))
