@@ -66,6 +66,18 @@ def test_a_key_used_for_another_name_is_refused_and_the_batch_with_it(house: Led
     assert house.states() == {"waiting": 1}
 
 
+def test_a_refused_batch_leaves_nothing_in_a_transaction_that_goes_on(house: LedgerHouse) -> None:
+    first = house.add("one", idempotency_key="k")
+    with house.ledger.write() as connection:
+        with pytest.raises(IdempotencyConflictError):
+            house.ledger.add(
+                [new("other"), new("more", idempotency_key="a"), new("two", idempotency_key="k")],
+                connection=connection,
+            )
+        after = house.ledger.add([new("after")], connection=connection)[0]
+    assert {record.id for record in house.ledger.find().records} == {first.id, after.id}
+
+
 def test_a_batch_may_name_one_key_twice(house: LedgerHouse) -> None:
     a, b, c = house.ledger.add([new(idempotency_key="k"), new(), new(idempotency_key="k")])
     assert a.id == c.id != b.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from sqlalchemy import Connection
@@ -74,7 +75,13 @@ class Adding(LedgerBase):
             present: set[str] = {row[0] for row in self._run(connection, "present_ids", ids=ids)}
             still: list[TaskRecord] = []
             for record in missing:
-                found = record if record.id in present else self._rival(connection, record)
+                try:
+                    found = record if record.id in present else self._rival(connection, record)
+                except IdempotencyConflictError:
+                    # All or none, also where the caller goes on with the transaction.
+                    ids = json([record.id for record in records])
+                    self._run(connection, "withdraw", ids=ids)
+                    raise
                 if found is None:
                     still.append(record)
                 else:
@@ -126,9 +133,11 @@ class Adding(LedgerBase):
                 f"the session speaks to {connection.dialect.name}, the ledger lives in {self._dialect}; schedule "
                 "without the session, or set SPARKLE_TASKS__DATABASE_URL to the session's database"
             )
+        # PostgreSQL: a missing table must not spoil the caller's transaction. SQLite has no such trouble, and there the
+        # end of a savepoint could be the end of a transaction that has not begun.
+        savepoint = connection.begin_nested() if self._dialect == "postgresql" else nullcontext()
         try:
-            # A savepoint: a missing table must not spoil the caller's transaction on PostgreSQL.
-            with connection.begin_nested():
+            with savepoint:
                 found = self._run(connection, "ledger_id").scalar_one_or_none()
         except DBAPIError:
             found = None

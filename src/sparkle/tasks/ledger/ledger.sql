@@ -191,6 +191,9 @@ WHERE unique_key = :unique_key AND state IN ('waiting', 'queued', 'running', 're
 -- name: by_schedule
 SELECT {{columns}} FROM sparkle_task WHERE schedule = :schedule
 
+-- name: withdraw
+DELETE FROM sparkle_task WHERE id IN {{ids}}
+
 -- name: present_ids
 SELECT id FROM sparkle_task WHERE id IN {{ids}}
 
