@@ -200,7 +200,7 @@ def purge(tasks: Tasks, name: str, size: int) -> Rows:
     rate = deleted / (time.perf_counter() - began)
     free = ledger.size().free_bytes
     steps: list[float] = []
-    while ledger.dialect == "sqlite" and ledger.size().free_bytes > 2_000_000:
+    while ledger.dialect == "sqlite" and len(steps) < free / 1_048_576 - 1:
         steps.append(timed(ledger.checkpoint))
     rows = [(f"{name}: purge of {deleted:,}, longest batch of 500", f"{rate:,.0f}/s, {longest * 1e3:.0f} ms")]
     if steps:
