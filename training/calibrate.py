@@ -27,10 +27,10 @@ from training.windows import Array
 LIMITS = {"strict": 0.05, "balanced": 0.02, "permissive": 0.005}
 """Largest share of harmless texts that a preset may flag."""
 
-ASKED = 0.08
+ASKED = 0.05
 """Share of ordinary prompts (chat, study, instructions) that the deep tier may be asked about."""
 
-ASK_CHARS = 1_600
+ASK_CHARS = 1_100
 _DOCUMENTS = ("docs", "pydoc", "bipia", "d2l", "react", "presidio")
 _Z = 1.645
 _APART = 0.2
@@ -65,7 +65,8 @@ def left_out(work: Path) -> LeftOut:
     """What ``training.train`` kept."""
     built = load(work)
     with np.load(work / "left_out.npz") as kept:
-        return LeftOut(built.rows[: built.collected], kept["fast"], kept["deep"])
+        data = LeftOut(built.rows[: built.collected], kept["fast"], kept["deep"])
+    return data.where(~np.isnan(data.fast))
 
 
 def upper(hits: int, total: int) -> float:

@@ -168,8 +168,8 @@ class FastFit:
         batch = 1024
         for epoch in range(epochs):
             now = 1 - epoch / epochs + 0.05
-            dense_fit.rate, grams.rate, own.rate = rate * now, 0.02 * now, 0.003 * now
-            grams.decay, own.decay = 0.05, 0.3
+            dense_fit.rate, grams.rate, own.rate = rate * now, 0.05 * now, 0.006 * now
+            grams.decay, own.decay = 0.02, 0.1
             order = self._rng.permutation(len(y))
             for at in range(0, len(y), batch):
                 rows = order[at : at + batch]
@@ -180,8 +180,8 @@ class FastFit:
                 hidden = np.maximum(before, 0)
                 mask = self._rng.random(hidden.shape, np.float32) > 0.1
                 hidden = hidden * mask / 0.9
-                # N-grams are left out of half of the texts: else the vectors, which know more words, learn little.
-                heard = (self._rng.random(len(rows)) > 0.5).astype(np.float32)
+                # N-grams are left out of a third of the texts: else the vectors, which know more words, learn little.
+                heard = (self._rng.random(len(rows)) > 0.3).astype(np.float32)
                 out = hidden @ self.output + heard * (g @ self.ngrams) + self.bias[0]
                 error = ((sigmoid(out) - target[rows]) * w[rows]).astype(np.float32) / len(rows)
                 back = error[:, None] * self.output * (hidden > 0) * mask / 0.9

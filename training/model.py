@@ -13,7 +13,7 @@ from sparkle.llm.safety.classifier_deep import user_cache
 from sparkle.llm.safety.classifier_encoder import Encoder, cache_name, unpack
 from sparkle.llm.safety.classifier_features import MASK
 from training.fit import SEED, DeepFit, FastFit, row_weights, suspicious
-from training.rows import Row
+from training.rows import ASIDE, Row
 from training.windows import (
     Array,
     Embeddings,
@@ -104,7 +104,7 @@ def _deep(m: Material, learn: Array, seed: int) -> DeepFit:
     head = DeepFit(seed)
     whole = np.concatenate((m.around, m.around), axis=1)
     head.fit(whole[learn], m.labels[learn], m.weights[learn], 3)
-    for epochs in (4, 9):
+    for epochs in (4, 14):
         keep, counts = suspicious(head.logits(m.embeddings, m.around, owner), owner, starts, m.labels, learn)
         chosen = np.flatnonzero(keep)
         inputs = np.concatenate((m.embeddings[chosen], m.around[owner[chosen]]), axis=1)
@@ -118,7 +118,7 @@ def _fast(m: Material, learn: Array) -> FastFit:
     sizes = np.diff(np.append(starts, len(owner)))[owner]
     keep, counts = learn[owner], 1 / sizes
     fit = FastFit(m.words.vectors, MASK + 1)
-    for epochs in (2, 6):
+    for epochs in (2, 10):
         chosen = np.flatnonzero(keep)
         fit = FastFit(m.words.vectors, MASK + 1)
         weights = m.weights[owner[chosen]] * counts[chosen]
@@ -130,11 +130,19 @@ def _fast(m: Material, learn: Array) -> FastFit:
 def left_out_logits(
     material: Material, fold: Array, carrier: Array, say: Callable[[str], None]
 ) -> tuple[Array, Array]:
-    """For every row the logits of tiers that never saw its family, nor a text put into it: fast, deep."""
-    fast, deep = np.zeros(len(material.rows)), np.zeros(len(material.rows))
-    for number in sorted(set(fold.tolist())):
+    """For every row the logits of tiers that never saw its family, nor a text put into it: fast, deep.
+
+    Rows that are in no fold are judged by the tiers of all folds, whose mean is taken; those that stay in all get NaN.
+    """
+    fast, deep = np.full(len(material.rows), np.nan), np.full(len(material.rows), np.nan)
+    aside = fold == ASIDE
+    numbers = sorted(set(fold[fold >= 0].tolist()))
+    fast[aside] = deep[aside] = 0.0
+    for number in numbers:
         here = fold == number
-        some_fast, some_deep = train(material, ~here & (carrier != number)).logits(material)
+        some_fast, some_deep = train(material, ~here & (carrier != number) & ~aside).logits(material)
         fast[here], deep[here] = some_fast[here], some_deep[here]
+        fast[aside] += some_fast[aside] / len(numbers)
+        deep[aside] += some_deep[aside] / len(numbers)
         say(f"left out fold {number}: {int(here.sum())} rows")
     return fast, deep

@@ -46,12 +46,10 @@ def main() -> None:
     if not chosen.no_left_out:
         folds = rows.sources().folds
         collected = built.rows[: built.collected]
-        family_fold = dict(
-            zip((row.family for row in collected), rows.fold_of(collected, folds), strict=True)
-        )
+        family_fold = rows.fold_of(collected, folds)
         # What was made of two families is learned from only if neither is left out.
         own = np.array([family_fold[row.family] for row in built.rows])
-        carrier = np.array([family_fold.get(name, -1) for name in built.carriers])
+        carrier = np.array([family_fold.get(name, rows.STAYS) for name in built.carriers])
         real = np.arange(len(own)) < built.collected
         fast, deep = model.left_out_logits(material, own, carrier, say)
         np.savez(chosen.work / "left_out.npz", fast=fast[real], deep=deep[real], fold=own[real])

@@ -82,6 +82,11 @@ class DeepTier:
                 self._thread = Thread(target=self._load_quietly, name="sparkle-deep-tier", daemon=True)
                 self._thread.start()
 
+    def join(self) -> None:
+        """Wait for what :meth:`start` began."""
+        if self._thread is not None:
+            self._thread.join()
+
     def load(self) -> None:
         """Load now and wait for it.
 
@@ -114,7 +119,7 @@ class DeepTier:
     def _load(self) -> None:
         folder = (self._folder or user_cache()) / cache_name()
         if not folder.is_dir():
-            _unpack_once(folder)
+            unpack_once(folder)
         self._parts = (Encoder(folder), DeepHead(self._file))
 
 
@@ -123,7 +128,7 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparkle"
 
 
-def _unpack_once(folder: Path) -> None:
+def unpack_once(folder: Path) -> None:
     """Unpack into ``folder`` under a lock, so that of many processes one does it; it appears whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
@@ -144,4 +149,4 @@ def available() -> bool:
     return installed() and sys.byteorder == "little"
 
 
-__all__ = ["INPUTS", "DeepHead", "DeepTier", "available", "user_cache"]
+__all__ = ["INPUTS", "DeepHead", "DeepTier", "available", "unpack_once", "user_cache"]

@@ -65,6 +65,11 @@ class FastModel:
         if len(self._keys) == 0:
             raise ModelFileError("the model file knows no word")
         self._known: dict[int, int] = {}
+        # Most pairs of words are no key: a byte says so without a search.
+        seen = bytearray(MASK + 1)
+        for key in self._keys:
+            seen[key & MASK] = 1
+        self._seen = bytes(seen)
 
     def windows(self, data: bytes) -> list[Window]:
         """Every window of a folded text with its logit, in order; none for a text without tokens."""
@@ -109,10 +114,11 @@ class FastModel:
 
     def _packed(self, tokens: Sequence[int]) -> list[int]:
         """For every token its vector and that of it with the one before, added, packed, each component plus 128."""
-        known, miss = self._known, self._look_up
+        known, seen, mask, miss = self._known, self._seen, MASK, self._look_up
         pairs = [this ^ one >> 3 for this, one in zip(tokens, [START, *tokens], strict=False)]
         return [
-            (known[this] if this in known else miss(this)) + (known[pair] if pair in known else miss(pair))
+            ((known[this] if this in known else miss(this)) if seen[this & mask] else _NOTHING)
+            + ((known[pair] if pair in known else miss(pair)) if seen[pair & mask] else _NOTHING)
             for this, pair in zip(tokens, pairs, strict=True)
         ]
 
@@ -160,10 +166,12 @@ class FastModel:
 
     def evidence(self, data: bytes, window: Window) -> list[float]:
         """How much each token of a window adds to its logit (a first-order estimate), for explanations."""
-        tokens = token_hashes(data)
+        before = max(window.first - 2, 0)
+        lead = window.first - before
+        tokens = token_hashes(data)[before : window.last]
         size = max(window.last - window.first, 1)
-        packed = self._packed(tokens)[window.first : window.last]
-        weights = self.ngram_weights(tokens)[window.first : window.last]
+        packed = self._packed(tokens)[lead:]
+        weights = self.ngram_weights(tokens)[lead:]
         vectors = [memoryview(p.to_bytes(WIDTH * _FIELD // 8, "little")).cast("H").tolist() for p in packed]
         norm = self._vector_scale / sqrt(max(size, 4))
         active = [0.0] * WIDTH

@@ -30,7 +30,7 @@ SCORES: Mapping[Preset, float] = {"strict": 0.25, "balanced": 0.5, "permissive":
 MAX_SPANS = 3
 _SPAN_TOKENS = 16
 _MAX_SEGMENTS = 40
-_EXPLAINED = 0.1
+_EXPLAINED = SCORES["strict"]
 """Scores below it block under no preset, and need no explanation."""
 
 
