@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -148,7 +149,10 @@ def run_relay(settings: Settings, *, report: Callable[[bytes], None] | None = No
     owner = process_id("relay")
 
     def reported(metrics: bytes) -> None:
-        write_file(settings.data_dir, metrics)
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk costs the figures, which age by themselves, not the relay
+            write_file(settings.data_dir, metrics)
         if report is not None:
             report(metrics)
 

@@ -1,4 +1,4 @@
-"""Celery's consumer with two habits changed: it comes back to a lost broker within two seconds, and says so once."""
+"""Celery's consumer with other habits: whatever becomes of the broker, it comes back within two seconds, and says so once."""
 
 # Celery has no type stubs; this file is the one place where its consumer is subclassed.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
@@ -21,6 +21,12 @@ _MOST_SECONDS = 2.0
 
 class PatientConsumer(Consumer):  # pyright: ignore[reportGeneralTypeIssues]
     """Celery waits up to 30 s between two attempts to reach the broker; so long tasks would wait after its restart."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A broker that answers with an error (its disk is full) is no reason for the worker to end: it comes back as
+        # from a lost line.
+        self.connection_errors = (*self.connection_errors, *self.channel_errors)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, trying again until it works or the worker is told to stop."""
