@@ -1,4 +1,4 @@
-"""Celery's consumer with other habits: whatever becomes of the broker, it comes back within two seconds, and says so once."""
+"""Celery's consumer with other habits: whatever the broker does, it is back within two seconds and says so once."""
 
 # Celery has no type stubs; this file is the one place where its consumer is subclassed.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
