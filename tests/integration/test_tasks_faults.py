@@ -15,7 +15,7 @@ from tests.support.serve import is_alive, wait_for_end
 from tests.support.tasks_processes import Proc, Stack, stack
 
 from sparkle.errors import BrokerUnavailableError
-from sparkle.tasks.broker import broker_command, broker_socket
+from sparkle.tasks.broker import broker_answers, broker_command, broker_socket
 from sparkle.tasks.broker_url import broker_target
 from sparkle.tasks.calls import TaskCall
 from sparkle.tasks.publisher import Publisher
@@ -233,6 +233,13 @@ def test_a_second_broker_on_the_same_folder_is_refused_and_the_first_dies_with_i
         assert is_alive(pid)
         owner.kill()
         wait_for_end([pid])
+
+
+def test_a_broker_can_be_run_by_hand(tmp_path: Path) -> None:
+    with stack(tmp_path) as made:
+        broker = made.start("broker", [sys.executable, "-m", "sparkle.cli", "broker"])
+        made.wait(lambda: broker_answers(made.data_dir), "the broker answers")
+        assert broker.stop() == 0
 
 
 _OWNER = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -191,6 +193,17 @@ def test_a_task_that_swallows_its_interruption_is_killed_and_fails_by_its_limit(
     assert sample.noted(notes)[:2] == ["begin", "swallowed"]
 
 
+def test_a_task_that_lets_no_other_thread_run_is_killed_from_outside(
+    running: Stack, schedule: Schedule, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    record = running.ended(schedule("t.gil", str(notes)))
+    # Without a heartbeat its lease ends too: which of the two is seen first depends on who is quicker.
+    assert record.state is TaskState.FAILED
+    assert record.error_type in ("TaskTimeoutError", "WorkerCrashed")
+    assert 1 <= len(sample.noted(notes)) <= 3
+
+
 def test_a_task_that_kills_its_worker_every_time_is_put_aside(
     running: Stack, schedule: Schedule, tmp_path: Path
 ) -> None:
@@ -201,3 +214,18 @@ def test_a_task_that_kills_its_worker_every_time_is_put_aside(
     assert (record.state, record.error_type) == (TaskState.FAILED, "WorkerCrashed")
     assert sample.noted(notes) == ["poison"] * 3
     assert [running.ended(task).value for task in others] == list(range(20))
+
+
+def test_celerys_own_tools_see_the_worker(running: Stack) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "sparkle.tasks.celery_app", "inspect", "ping", "--json"],
+        env=running.environ,
+        cwd=running.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout).values()
+    assert answer == {"ok": "pong"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -173,3 +174,10 @@ def order(path: str, word: str) -> None:
 @long_task("t.unstorable", max_attempts=1)
 def unstorable() -> object:
     return object()
+
+
+@long_task("t.gil", timeout=0.2, hard_timeout=0.4, max_attempts=1)
+def gil(path: str) -> None:
+    """Hold Python's lock in C code, for good: no other thread of the process runs any more."""
+    note(path, "begin")
+    re.match("(a+)+$", "a" * 60 + "b")

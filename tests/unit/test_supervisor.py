@@ -269,6 +269,30 @@ def test_a_helper_that_dies_is_started_again(wire: Wire, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+def test_helpers_are_stopped_stage_by_stage(wire: Wire, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    script = f'trap "echo $0 down >> {told}; exit 0" TERM; echo $0 up >> {told}; while :; do sleep 0.02; done'
+
+    def build() -> Supervisor:
+        supervisor = Supervisor(drain_seconds=5)
+        for stage in (2, 0, 1):
+            argv = ["bash", "-c", script, f"stage{stage}"]
+            supervisor.add_command(f"helper {stage}", argv, dict(os.environ), None, stage=stage)
+        supervisor.add_worker("one", obedient(wire))
+        return supervisor
+
+    with supervised(build) as pid:
+        wire.hear()
+        deadline = time.monotonic() + SECONDS
+        while not told.exists() or told.read_text().count("up") < 3:
+            assert time.monotonic() < deadline, "the helpers did not start"
+            time.sleep(0.01)  # waits for other processes, not for time to pass
+        os.kill(pid, signal.SIGTERM)
+        assert exit_code(pid) == 0
+    down = [line.split()[0] for line in told.read_text().splitlines() if line.endswith("down")]
+    assert down == ["stage0", "stage1", "stage2"]
+
+
 def test_no_child_outlives_a_killed_supervisor(wire: Wire, tmp_path: Path) -> None:
     def build() -> Supervisor:
         supervisor = Supervisor(drain_seconds=5)

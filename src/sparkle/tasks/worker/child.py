@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from sparkle.clock import Clock
-from sparkle.errors import SparkleError, TaskTimeoutError
+from sparkle.errors import SparkleError
 from sparkle.errors_tasks import TaskNotFoundError
 from sparkle.settings_tasks import TasksSettings
 from sparkle.tasks.record import Claim, Failure
@@ -187,6 +187,12 @@ class Child:
         """Tell the ledger how long tasks take."""
         self._settler.learn()
 
+    def fail_by_limit(self, running: Running) -> None:
+        """Tell the ledger that a task did not end at its time limit."""
+        error = running.never_ended()
+        retry_at = self._settler.retry_at(Outcome(running, error=error))
+        self._ledger.fail_many([(running.claim, Failure.of(error), retry_at)])
+
     # Inside.
 
     def _attempt(self, claim: Claim, task: LongTask[..., Any]) -> Running:
@@ -207,11 +213,8 @@ class Child:
                 done.append(Outcome(running, reason=Reason.RELEASE))
                 continue
             # Before it starts: a task that never lets another thread run must still be killed in time.
-            self._slot.arm(
-                self._clock.monotonic() + running.soft_seconds + running.hard_seconds,
-                running.claim.id,
-                running.claim.fence,
-            )
+            running.started = self._clock.monotonic()
+            self._slot.arm(running.killed_at, running.claim.id, running.claim.fence)
             outcome = self._plain.run(running)
             self._slot.disarm()
             if outcome is None:
@@ -273,13 +276,7 @@ class Child:
         task = self._registry.get(record.name)
         if record.fence != dead.fence or record.lease_owner != dead.owner or task is None:
             return
-        running = self._attempt(Claim(record.id, record.fence, record), task)
-        error = TaskTimeoutError(
-            f"the task did not end within {running.hard_seconds:g} s after its limit of {running.soft_seconds:g} s; "
-            "the process that ran it was killed"
-        )
-        retry_at = self._settler.retry_at(Outcome(running, error=error))
-        self._ledger.fail_many([(running.claim, Failure.of(error), retry_at)])
+        self.fail_by_limit(self._attempt(Claim(record.id, record.fence, record), task))
 
     def _facts(self) -> dict[str, Any]:
         with self._lock:

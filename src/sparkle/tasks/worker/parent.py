@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -68,7 +69,7 @@ def run_worker(
     _register(app, board, settings, registry, open_ledger)
     worker = _worker_class()(
         app=app,
-        hostname=hostname or f"sparkle-{os.getpid()}@%h",
+        hostname=hostname or f"sparkle-{os.getpid()}@{socket.gethostname()}",
         concurrency=concurrency,
         pool="prefork",
         loglevel="WARNING",

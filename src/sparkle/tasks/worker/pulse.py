@@ -51,6 +51,10 @@ class Watched(Protocol):
         """Tell the ledger how long tasks take."""
         ...
 
+    def fail_by_limit(self, running: Running) -> None:
+        """Tell the ledger that a task did not end at its time limit."""
+        ...
+
 
 class Pulse:
     """Runs until :meth:`stop`. :meth:`beat_once` is one round, for the thread and for tests."""
@@ -125,7 +129,19 @@ class Pulse:
         if first is None or first.started == 0.0:
             self._slot.disarm()
         else:
-            self._slot.arm(first.kill_at, first.claim.id, first.claim.fence)
+            self._slot.arm(first.killed_at, first.claim.id, first.claim.fence)
+            if now >= first.kill_at:
+                self._end_over(first)
+
+    def _end_over(self, culprit: Running) -> None:
+        """End this process because of a task that does not let go; the others go back to the ledger."""
+        log.error("task %s does not end; ending the process that runs it (hard limit)", culprit.claim.id)
+        others = [claim for claim in self._child.claims() if claim.id != culprit.claim.id]
+        self._said(lambda: self._child.fail_by_limit(culprit))
+        self._said(lambda: self._ledger.release(others))
+        self._said(lambda: self._ledger.leave(self._owner))
+        self._slot.occupy(0, "")  # nothing is left for a successor to report
+        self._end(1)
 
     def _stopping(self, now: float) -> None:
         stop_at = self._board.stop_at

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sparkle.tasks.ledger import Ledger
 
 
+_PARENT_WAITS_SECONDS = 2.0
+"""The child tells the ledger first and then ends; the parent kills one that cannot, because C code holds its lock."""
+
+
 class Reason(StrEnum):
     """Why a running task is interrupted."""
 
@@ -107,8 +111,20 @@ class Running:
 
     @property
     def kill_at(self) -> float:
-        """Monotonic time from which its child is killed."""
+        """Monotonic time from which its child ends itself because of it."""
         return self.soft_deadline + self.hard_seconds
+
+    @property
+    def killed_at(self) -> float:
+        """Monotonic time from which the parent kills the child, should it have been unable to end itself."""
+        return self.kill_at + _PARENT_WAITS_SECONDS
+
+    def never_ended(self) -> TaskTimeoutError:
+        """The error of a task that did not end after its limit either."""
+        return TaskTimeoutError(
+            f"the task did not end within {self.hard_seconds:g} s after its limit of {self.soft_seconds:g} s; the "
+            "process that ran it was killed"
+        )
 
 
 @dataclass(frozen=True, slots=True)
