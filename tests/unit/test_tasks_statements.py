@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from tests.support.clock import ManualClock
 
 from sparkle.tasks.ledger import Ledger
 from sparkle.tasks.ledger.statements import statements
+from sparkle.tasks.record import TaskFilter
+from sparkle.tasks.states import TaskState
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +47,30 @@ def test_what_is_asked_often_is_answered_by_an_index_alone(connection: Connectio
 
 
 @pytest.mark.parametrize(
-    ("condition", "index"),
+    ("where", "index"),
     [
-        ("user_id = NULL", "ix_sparkle_task_user"),
-        ("name = NULL", "ix_sparkle_task_name"),
-        ("state = 'failed'", "ix_sparkle_task_failed"),
+        (TaskFilter(user_id="alice"), "ix_sparkle_task_user"),
+        (TaskFilter(user_id="alice", states=frozenset({TaskState.RUNNING})), "ix_sparkle_task_user"),
+        (TaskFilter(name="work"), "ix_sparkle_task_name"),
+        (TaskFilter(states=frozenset({TaskState.FAILED})), "ix_sparkle_task_failed"),
+        (TaskFilter(), "sqlite_autoindex_sparkle_task_1"),
     ],
 )
-def test_a_page_is_read_in_the_order_of_its_index(connection: Connection, condition: str, index: str) -> None:
-    steps = plan(connection, f"SELECT * FROM sparkle_task WHERE {condition} ORDER BY id DESC LIMIT 51")
-    assert any(index in step for step in steps)
+def test_a_page_is_read_in_the_order_of_its_index(tmp_path: Path, where: TaskFilter, index: str) -> None:
+    asked: list[tuple[str, tuple[object, ...]]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: tuple[object, ...], *_: object) -> None:
+        asked.append((statement, parameters))
+
+    with Ledger.open(tmp_path, clock=ManualClock()) as ledger:
+        event.listen(ledger.engine, "before_cursor_execute", note)
+        ledger.find(where, cursor="0")
+        statement, parameters = next(entry for entry in asked if entry[0].startswith("SELECT"))
+        with ledger.read() as connection:
+            steps = [
+                row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            ]
+    assert any(index in step for step in steps), steps
     assert not any("B-TREE" in step for step in steps)
 
 
