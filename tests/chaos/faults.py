@@ -21,7 +21,7 @@ from tests.support.tasks_processes import Proc, Stack
 FAILURES = "failures"
 FREEZE_SECONDS = 3.0
 FULL_SECONDS = 2.0
-SMALL_DISK = "64m"
+SMALL_DISK = "256m"
 
 
 @dataclass(slots=True)
@@ -118,14 +118,25 @@ def disk_full(world: World) -> None:
     """The file system of the data folder has no byte left for two seconds."""
     ballast = world.stack.data_dir / "ballast"
     try:
-        with ballast.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                file.write(b"\0" * 65_536)
-                file.flush()
+        _fill(ballast)
         time.sleep(FULL_SECONDS)  # the fault is that nothing can be written for so long
     finally:
         ballast.unlink(missing_ok=True)
     world.struck()
+
+
+def _fill(path: Path) -> None:
+    """Write until not a byte more goes onto the disk."""
+    size = 65_536
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        while size:
+            try:
+                os.write(file, b"\0" * size)
+            except OSError:
+                size //= 2
+    finally:
+        os.close(file)
 
 
 def deploy(world: World) -> None:
