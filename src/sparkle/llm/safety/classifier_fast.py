@@ -17,7 +17,14 @@ from itertools import accumulate
 from math import sqrt
 from typing import Any
 
-from sparkle.llm.safety.classifier_features import MASK, PER_TOKEN, START, token_hashes, window_bounds
+from sparkle.llm.safety.classifier_features import (
+    MASK,
+    PER_TOKEN,
+    START,
+    STRIDE,
+    token_hashes,
+    window_bounds,
+)
 from sparkle.llm.safety.classifier_file import ModelFile, ModelFileError
 
 WIDTH = 32
@@ -136,30 +143,40 @@ class FastModel:
         return packed
 
     def _with_numpy(self, numpy: Any, tokens: list[int], bounds: list[tuple[int, int]]) -> list[Window]:
-        these = numpy.array(tokens, numpy.uint32)
-        ones = numpy.concatenate((numpy.array([START], numpy.uint32), these[:-1]))
-        twos = numpy.concatenate((numpy.array([START], numpy.uint32), ones[:-1]))
+        count = len(tokens)
+        these = numpy.fromiter(tokens, numpy.uint32, count)
+        ones = numpy.empty_like(these)
+        ones[0], ones[1:] = START, these[:-1]
+        twos = numpy.empty_like(these)
+        twos[0], twos[1:] = START, ones[:-1]
         pairs = these ^ ones >> 3
         table = numpy.frombuffer(self._ngrams, numpy.int8)
-        weights = numpy.zeros(len(tokens) + 1, numpy.int64)
+        weights = numpy.zeros(count, numpy.int32)
         for index in (these, pairs, pairs ^ twos >> 6, these ^ twos >> 9):
-            weights[1:] += table[index & MASK]
+            weights += table[index & MASK]
         keys = numpy.frombuffer(self._keys, numpy.uint32)
         vectors = numpy.frombuffer(self._vectors, numpy.int8).reshape(len(keys), WIDTH)
-        added = numpy.zeros((len(tokens) + 1, WIDTH), numpy.int32)
+        seen = numpy.frombuffer(self._seen, numpy.uint8)
+        added = numpy.zeros((count, WIDTH), numpy.int16)
         for wanted in (these, pairs):
-            at = numpy.minimum(numpy.searchsorted(keys, wanted), len(keys) - 1)
-            met = numpy.flatnonzero(keys[at] == wanted)
-            added[1 + met] += vectors[at[met]]
-        sums, fields = weights.cumsum(), added.cumsum(axis=0)
+            likely = numpy.flatnonzero(seen[wanted & MASK])
+            at = numpy.minimum(numpy.searchsorted(keys, wanted[likely]), len(keys) - 1)
+            met = keys[at] == wanted[likely]
+            added[likely[met]] += vectors[at[met]]
+        # A window is two strides, so sums over strides are all that is needed.
+        blocks = numpy.arange(0, count, STRIDE)
+        sums = numpy.concatenate(([0], numpy.add.reduceat(weights, blocks, dtype=numpy.int64).cumsum()))
+        fields = numpy.zeros((len(blocks) + 1, WIDTH), numpy.int64)
+        numpy.add.reduceat(added, blocks, axis=0, dtype=numpy.int64).cumsum(axis=0, out=fields[1:])
         first, last = numpy.array(bounds).T
         size = last - first
-        hidden = (fields[last] - fields[first]) * (self._vector_scale / numpy.sqrt(numpy.maximum(size, 4)))[
-            :, None
-        ]
-        hidden = numpy.maximum(hidden + self._hidden_bias, 0) @ self._output
+        begin, end = first // STRIDE, -(-last // STRIDE)
+        norm = self._vector_scale / numpy.sqrt(numpy.maximum(size, 4))
+        hidden = (
+            numpy.maximum((fields[end] - fields[begin]) * norm[:, None] + self._hidden_bias, 0) @ self._output
+        )
         ngrams = (
-            (sums[last] - sums[first]) * self._ngram_scale / numpy.sqrt(numpy.maximum(size, 2) * PER_TOKEN)
+            (sums[end] - sums[begin]) * self._ngram_scale / numpy.sqrt(numpy.maximum(size, 2) * PER_TOKEN)
         )
         logits = (self._bias + ngrams + hidden).tolist()
         return [Window(a, b, logit) for (a, b), logit in zip(bounds, logits, strict=True)]
