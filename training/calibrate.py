@@ -27,7 +27,7 @@ from training.windows import Array
 LIMITS = {"strict": 0.05, "balanced": 0.02, "permissive": 0.005}
 """Largest share of harmless texts that a preset may flag."""
 
-ASKED = 0.05
+ASKED = 0.03
 """Share of ordinary prompts (chat, study, instructions) that the deep tier may be asked about."""
 
 ASK_CHARS = 1_100

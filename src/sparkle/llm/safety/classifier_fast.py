@@ -34,7 +34,7 @@ _FIELD = 16
 _BIAS = 128
 _MAX_KNOWN = 32_768
 """Vectors kept unpacked; beyond it all are forgotten, so that memory is bounded by about 6 MB."""
-_NUMPY_FROM = 600
+_NUMPY_FROM = 200
 """Tokens from which numpy is faster."""
 _NOTHING = sum(_BIAS << _FIELD * index for index in range(WIDTH))
 
