@@ -123,7 +123,9 @@ def _own(entries: Iterable[Any], author: str, stem: str) -> Iterator[Row]:
     for entry in entries:
         text = str(entry["text"])[:MAX_CHARS]
         lang = str(entry.get("lang") or language(text))[:2]
-        yield Row(text, int(entry["label"]), f"{author}/{stem}", f"{author}/{stem}", lang, WRITTEN_WEIGHT, author)
+        yield Row(
+            text, int(entry["label"]), f"{author}/{stem}", f"{author}/{stem}", lang, WRITTEN_WEIGHT, author
+        )
 
 
 def language(text: str) -> str:
