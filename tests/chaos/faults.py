@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -151,9 +152,25 @@ def deploy_quit(world: World) -> None:
 
 def _replace(world: World, sig: int) -> None:
     old = world.need(world.worker)
+    owners = frozenset(owner.id for owner in world.stack.ledger.owners("worker"))
     world.worker = world.stack.worker()
     world.struck()
-    old.stop(sig)
+    # What the old worker holds until its end is what it may have to hand back; it claims nothing new by then.
+    over = threading.Event()
+    held: set[str] = set()
+
+    def watch() -> None:
+        while not over.is_set():
+            held.update(running_tasks(world.stack, owners))
+
+    watching = threading.Thread(target=watch, name="watch the old worker")
+    watching.start()
+    try:
+        old.stop(sig)
+    finally:
+        over.set()
+        watching.join()
+    world.in_flight |= held
 
 
 def two_versions(world: World) -> None:
@@ -194,11 +211,11 @@ FAULTS: dict[str, Fault] = {
 """By name. ``broker-memory``: an external Redis that keeps nothing on disk; ``failures``: the tasks themselves fail."""
 
 
-def running_tasks(stack: Stack) -> frozenset[str]:
-    """Ids of the tasks that are RUNNING."""
+def running_tasks(stack: Stack, owners: frozenset[str] | None = None) -> frozenset[str]:
+    """Ids of the tasks that are RUNNING (for one of ``owners``)."""
     with stack.ledger.engine.connect() as connection:
-        rows = connection.execute(text("SELECT id FROM sparkle_task WHERE state = 'running'"))
-        return frozenset(row[0] for row in rows)
+        rows = connection.execute(text("SELECT id, lease_owner FROM sparkle_task WHERE state = 'running'"))
+        return frozenset(row[0] for row in rows if owners is None or row[1] in owners)
 
 
 def start_server(stack: Stack) -> Proc:
