@@ -32,7 +32,7 @@ _JOINTS = (
 
 def augmented(rows: Sequence[Row], seed: int = SEED) -> list[tuple[Row, str]]:
     """(row, family of its carrier or "") for every row made; about as many attacks as harmless ones."""
-    rng = random.Random(seed)  # noqa: S311 - seeded on purpose: training is repeatable
+    rng = random.Random(seed)
     carriers = [row for row in rows if row.label == 0 and row.family in _CARRIERS and len(row.text) > 150]
     # Of what generators compose a part is enough: it repeats itself anyway.
     own = [

@@ -69,7 +69,7 @@ class InputPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         Meta(
             ge=0,
             le=1_000_000,
-            description="Harmless texts a worker remembers, so that a chat's earlier turns are not judged again; 0: none.",
+            description="Harmless texts a worker remembers, so that earlier turns are not judged again; 0: none.",
         ),
     ] = 8_192
     preset: Annotated[

@@ -110,7 +110,7 @@ def load_bank(name: str) -> Bank:
 
 def seeded(rng: random.Random | int) -> random.Random:
     """The given source of randomness, or one made from a seed."""
-    return random.Random(rng) if isinstance(rng, int) else rng  # noqa: S311 - data for training, not a secret
+    return random.Random(rng) if isinstance(rng, int) else rng
 
 
 def tidy(text: str) -> str:

@@ -97,7 +97,7 @@ def generate(rng: random.Random | int, count: int = DEFAULT_COUNT) -> Iterator[E
     Raises:
         ValueError: the banks cannot give so many different lines.
     """
-    chance = random.Random(rng) if isinstance(rng, int) else rng  # noqa: S311 - data, not a secret
+    chance = random.Random(rng) if isinstance(rng, int) else rng
     langs = list(banks())
     seen: set[str] = set()
     for number in range(count):
