@@ -7,6 +7,7 @@ decide as a whole text does.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -43,6 +44,8 @@ Span = tuple[int, int]
 Check = Callable[[Candidate], Span | None]
 
 _NO_DIGIT = re.compile("[^0-9]+")
+_WORD = frozenset(string.ascii_letters + string.digits)
+_STICKS_LEFT, _STICKS_RIGHT = _WORD | set("._-/"), _WORD | set("._-")
 _GLUE = re.compile(r"[A-Za-z0-9][._\-/]\Z|[A-Za-z0-9]\Z|[0-9]\.\Z")
 _LABEL = re.compile(
     r"(?i)(?:tel|phone|mobile|cell|fax|card|visa|id|no|nr|number|ssn|whatsapp|wechat|iban|n)[._\-/]?\Z"
@@ -62,13 +65,18 @@ def digits_of(value: str) -> str:
 
 
 def glued(c: Candidate) -> bool:
-    """Whether the candidate is a part of a longer word, name or decimal number."""
-    before, after = c.text[max(0, c.start - 10) : c.start], c.after
-    if _GLUE.search(before) and not _LABEL.search(before):
-        return True
-    return _GLUED_RIGHT.match(after) is not None
+    """Whether the candidate is a part of a longer word, name or decimal number.
+
+    ``screens.py`` says the same in RE2 for rules that are ``whole``.
+    """
+    text, start, end = c
+    if start and text[start - 1] in _STICKS_LEFT:  # one look is enough for almost all
+        before = text[max(0, start - 10) : start]
+        if _GLUE.search(before) and not _LABEL.search(before):
+            return True
+    return text[end : end + 1] in _STICKS_RIGHT and _GLUED_RIGHT.match(text, end) is not None
 
 
 def arithmetic(before: str) -> bool:
     """Whether what stands to the left is a calculation."""
-    return _ARITHMETIC.search(before) is not None
+    return _ARITHMETIC.search(before[-4:]) is not None  # no calculation's sign is longer

@@ -20,6 +20,7 @@ _VALUE_GOES_ON = re.compile(
     f"(?:[,;|{{}}\\[\\]](?=[{JOINED}])(?![A-Za-z_]+[\"']?[=:])(?![\"']))(?:[!#-&(-+\\-./0-:<-Z\\\\^-z~])+"
 )
 _FIRST_PIECE = 256
+_BLANK = frozenset(" \n\t")
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ def find_pieces(family: Family, work: Pass) -> None:
             first = run_start(text, a, done)
             done = run_end(text, b)
         else:  # the first character may be the value's neighbour
-            first = run_start(text, a + 1, done)
+            first = a + 1 if text[a] in _BLANK else run_start(text, a + 1, done)
             done = run_end(text, a + 1)
             at = max(start + 1, done - base if plain else byte + len(text[a:done].encode()))
         if done > work.low:
@@ -109,15 +110,16 @@ def _judge_run(family: Family, work: Pass, first: int, run: str) -> None:
     part = run.encode()
     plain = len(part) == len(run)
     low, high, text = work.low, work.high, work.text
+    known = family.which(part)
+    if known is None:
+        return
     counted: set[int] = set()  # one value, however many rules look at it
+    index = -1
     for rule in family.rules:
-        if rule.hints:
-            for hint in rule.hints:
-                if hint in part:
-                    break
-            else:
-                continue
         for find, group in rule.finders:
+            index += 1
+            if index not in known:
+                continue
             at, left = 0, work.room
             while left >= 0 and (found := find(part, at)) is not None:
                 start, end = found[group]

@@ -4,35 +4,56 @@ from __future__ import annotations
 
 from datetime import date
 from itertools import pairwise
+from operator import mul
 
 from sparkle.llm.output.candidate import Candidate, Span, digits_of, glued
 from sparkle.llm.output.tables import TABLES
 
 _IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in TABLES.words("iban_lengths")}
-# Issuer ranges by the first two digits, so that most numbers are turned down by one look.
-_ISSUERS = {
-    first: tuple(row for row in TABLES.card_issuers if row[0] <= int(first.ljust(len(str(row[0])), "9")))
-    for first in (f"{n:02}" for n in range(10, 100))
-}
 _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+_ID_SIGNS = "10X98765432"
+_USCC_SIGNS = b"0123456789ABCDEFGHJKLMNPQRTUWXY"
+_USCC_VALUES = bytes(max(0, _USCC_SIGNS.find(code)) for code in range(256))
+_USCC_WEIGHTS = (*(3**place % 31 for place in range(17)), 1)  # the last one for the check character
+_HK_VALUES = bytes(10 if c == 65 else c - 48 if 48 <= c < 58 else 0 for c in range(256))
+# Luhn's doubled digits, ASCII to ASCII, so that one translation and two sums do.
+_TWICE = bytes(48 + (2 * (c - 48) - (9 if c > 52 else 0)) if 48 <= c < 58 else c for c in range(256))
+# A letter stands for 10 to 35; what its two digits add, the second one nine times, is one number modulo 10.
+_TW_VALUES = bytes(
+    c - 48
+    if 48 <= c < 58
+    else (n + 10) // 10 + (n + 10) % 10 * 9
+    if (n := b"ABCDEFGHJKLMNPQRSTUVXYWZIO".find(c)) >= 0
+    else 0
+    for c in range(256)
+)
+_TW_WEIGHTS = (1, 8, 7, 6, 5, 4, 3, 2, 1, 1)
+_LETTERS = {ord(letter): str(10 + n) for n, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
+
+
+def _card_lengths() -> list[int]:
+    """Bit n of entry p: a card whose first four digits are p may have n digits."""
+    masks = [0] * 10_000
+    for low, high, lengths in TABLES.card_issuers:
+        scale = 10 ** (4 - len(str(low)))
+        for prefix in range(low * scale, (high + 1) * scale):
+            masks[prefix] |= sum(1 << length for length in lengths)
+    return masks
+
+
+_CARD_LENGTHS = _card_lengths()
 
 
 def luhn_ok(digits: str) -> bool:
     """ISO/IEC 7812 check digit."""
-    total = 0
-    for place, char in enumerate(reversed(digits)):
-        n = ord(char) - 48
-        if place % 2:
-            n = n * 2 - 9 if n > 4 else n * 2
-        total += n
-    return total % 10 == 0
+    data = digits.encode()
+    return (sum(data[::-2]) + sum(data[-2::-2].translate(_TWICE)) - 48 * len(data)) % 10 == 0
 
 
 def card(c: Candidate) -> Span | None:
     """A bank card: issuer range, length, Luhn. Networks' test numbers count: they look like any other to a reader."""
-    digits = digits_of(c.value)
-    low_high = _ISSUERS.get(digits[:2], ())
-    if not any(low <= int(digits[: len(str(low))]) <= high and len(digits) in n for low, high, n in low_high):
+    digits = c.value.replace(" ", "").replace("-", "")
+    if not _CARD_LENGTHS[int(digits[:4])] >> len(digits) & 1:
         return None
     if not luhn_ok(digits) or len(set(digits)) < 2 or glued(c) or _counting(c.value):
         return None
@@ -49,7 +70,7 @@ def _counting(value: str) -> bool:
 def near_card(c: Candidate) -> Span | None:
     """Digits of a card's length behind the word card: Luhn alone."""
     digits = digits_of(c.value)
-    return c.span if len(set(digits)) > 1 and not glued(c) and luhn_ok(digits) else None
+    return c.span if luhn_ok(digits) and len(set(digits)) > 1 and not glued(c) else None
 
 
 def valid_date(digits: str) -> bool:
@@ -63,16 +84,16 @@ def valid_date(digits: str) -> bool:
 
 def cn_id(c: Candidate) -> Span | None:
     """Resident ID of the People's Republic (GB 11643): region, date, ISO 7064 MOD 11-2."""
-    value = "".join(ch for ch in c.value.upper() if ch.isdigit() or ch == "X")
+    value = c.value.upper().replace(" ", "").replace("-", "")
     if (
         len(value) != 18
+        or _ID_SIGNS[sum(map(mul, _ID_WEIGHTS, map(int, value[:17]))) % 11] != value[17]
         or int(value[:2]) not in TABLES.cn_provinces
         or not valid_date(value[6:14])
         or glued(c)
     ):
         return None
-    total = sum(w * int(d) for w, d in zip(_ID_WEIGHTS, value[:17], strict=True))
-    return c.span if "10X98765432"[total % 11] == value[17] else None
+    return c.span
 
 
 def cn_id15(c: Candidate) -> Span | None:
@@ -94,46 +115,45 @@ def ssn(c: Candidate) -> Span | None:
 def iban(c: Candidate) -> Span | None:
     """IBAN: country, its length, ISO 7064 MOD 97-10. The match may be longer than the number; it is cut to it."""
     value = c.value
-    wanted = _IBAN_LENGTHS.get(value[:2], 0)
-    end, seen = 0, 0
-    while seen < wanted and end < len(value):
-        seen += value[end] != " "
-        end += 1
-    if not wanted or seen < wanted or value[end : end + 1].isalnum():
+    end = _IBAN_LENGTHS.get(value[:2], 0)
+    if not end:
+        return None
+    if value[4] == " ":  # in groups of four
+        end += (end - 1) // 4
+    if len(value) < end or value[end : end + 1].isalnum():
         return None
     text = value[:end].replace(" ", "")
-    number = int("".join(str(int(ch, 36)) for ch in text[4:] + text[:4]))
+    number = int((text[4:] + text[:4]).translate(_LETTERS))
     return (c.start, c.start + end) if number % 97 == 1 else None
 
 
 def uscc(c: Candidate) -> Span | None:
     """Unified social credit code (GB 32100): check character, and a letter, without which it is one number of many."""
-    from stdnum.cn import uscc as registry
-
-    value = c.value.upper()
-    return c.span if any(ch.isalpha() for ch in value) and registry.is_valid(value) else None
+    value = c.value
+    numbers = value.encode().translate(_USCC_VALUES)
+    if sum(map(mul, _USCC_WEIGHTS, numbers)) % 31 or not value[:8].isdigit():
+        return None
+    return None if value.isdigit() else c.span
 
 
 def hk_id(c: Candidate) -> Span | None:
     """Hong Kong identity card: check digit in parentheses."""
     value = c.value.upper().replace("(", "").replace(")", "")
     head = value[:-7].rjust(2)
-    total = sum((9 - i) * (36 if ch == " " else ord(ch) - 55) for i, ch in enumerate(head))
-    total += sum((7 - i) * int(d) for i, d in enumerate(value[-7:-1]))
-    check = 10 if value[-1] == "A" else int(value[-1])
-    return c.span if (total + check) % 11 == 0 else None
+    total = sum(w * (36 if ch == " " else ord(ch) - 55) for w, ch in zip((9, 8), head, strict=True))
+    total += sum(map(mul, (7, 6, 5, 4, 3, 2, 1), value[-7:].encode().translate(_HK_VALUES)))
+    return c.span if total % 11 == 0 else None
 
 
 def tw_id(c: Candidate) -> Span | None:
     """Taiwan identity number: letter, sex, check digit; the textbook example A123456789 is let through."""
-    value = c.value.upper()
-    code = "ABCDEFGHJKLMNPQRSTUVXYWZIO".index(value[0]) + 10
-    total = (
-        code // 10
-        + code % 10 * 9
-        + sum(int(d) * w for d, w in zip(value[1:], (8, 7, 6, 5, 4, 3, 2, 1, 1), strict=True))
+    value = c.value
+    return (
+        c.span
+        if sum(map(mul, _TW_WEIGHTS, value.encode().translate(_TW_VALUES))) % 10 == 0
+        and value != "A123456789"
+        else None
     )
-    return c.span if total % 10 == 0 and value != "A123456789" else None
 
 
 def unglued(c: Candidate) -> Span | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from sparkle.llm.output.candidate import Candidate, Span, arithmetic, digits_of, glued, word
+from sparkle.llm.output.dialled import Dialled, dialled
 from sparkle.llm.output.tables import TABLES
 
 _DATE = re.compile(r"(?:19|20)\d\d[.\-/ ](?:0?[1-9]|1[0-2])[.\-/ ]\d{1,2}")
@@ -40,25 +41,22 @@ def intl_phone(c: Candidate) -> Span | None:
 
     Valid ones first, else one of a length that is possible in that country (plans change, fakes are common).
     """
-    import phonenumbers  # metadata costs time and memory: only once a candidate is seen
-
     if arithmetic(c.before) or word(c.before[-1:]):
         return None
     value, extension, _ = c.value.partition("x")
-    possible = 0
-    for group in reversed(list(_GROUP_ENDS.finditer(value))):
-        text = value[: group.end()]
-        if len(digits_of(text)) < 8:
+    possible, plus = 0, value.startswith("+")
+    groups = [group.span() for group in _GROUP_ENDS.finditer(value)]
+    digits = "".join([value[start:end] for start, end in groups])
+    for start, end in reversed(groups):
+        if len(digits) < 8:
             break
-        try:
-            number = phonenumbers.parse("+" + text[2:] if text.startswith("00") else text)
-        except phonenumbers.NumberParseException:
-            continue
-        if phonenumbers.is_valid_number(number):
-            whole = extension and group.end() == len(value)
-            return None if _fiction(text) else (c.start, c.end if whole else c.start + group.end())
-        if not possible and value.startswith("+") and phonenumbers.is_possible_number(number):
-            possible = group.end()
+        verdict = dialled(digits if plus else digits[2:], plus=plus)
+        if verdict is Dialled.VALID:
+            whole = extension and end == len(value)
+            return None if _fiction(digits) else (c.start, c.end if whole else c.start + end)
+        if not possible and verdict is Dialled.POSSIBLE:
+            possible = end
+        digits = digits[: start - end]
     if not possible or _fiction(value[:possible]):
         return None
     return c.start, c.end if possible == len(value) else c.start + possible

@@ -26,7 +26,7 @@ from msgspec import Meta, Struct
 from sparkle.errors import PolicyError
 from sparkle.llm.output.candidate import Candidate, Check
 from sparkle.llm.output.checks import CHECKS
-from sparkle.llm.output.engine import Find, Pattern, compile_re2, finder
+from sparkle.llm.output.engine import Find, Pattern, compile_re2, compile_set, finder
 from sparkle.llm.output.screens import assign_screen, number_screen, piece_screen
 from sparkle.llm.output.syntax import bounded_width, crosses_piece
 from sparkle.llm.policy import AllowEntry, OutputPolicy, mode_for
@@ -68,7 +68,13 @@ class RuleSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     score: Annotated[float, Meta(gt=0, le=1)]
     mode: Annotated[Mode, Meta(description="Default; the policy may change it.")] = Mode.REDACT
     patterns: tuple[str, ...] = ()
-    hints: Annotated[tuple[str, ...], Meta(description="One of them occurs wherever a pattern matches.")] = ()
+    screens: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Instead of the patterns in the screen: what the check may accept, and little more."
+        ),
+    ] = ()
+    whole: Annotated[bool, Meta(description="The check turns down what is glued to a longer word.")] = False
     check: Annotated[str, Meta(description="Function of checks.py that has the last word.")] = ""
     weight: Annotated[
         int, Meta(ge=1, le=8, description="What judging one value takes, in units of 40 us.")
@@ -116,7 +122,6 @@ class Rule:
     placeholder: str
     finders: tuple[tuple[Find, int], ...]
     """Patterns of a ``piece`` rule, each with the group that is the value."""
-    hints: tuple[bytes, ...]
     bounded: tuple[re.Pattern[str], ...]
     check: Check | None
     near: re.Pattern[str] | None
@@ -150,13 +155,14 @@ class Rule:
 
     def accepts(self, text: str, start: int, end: int) -> tuple[int, int] | None:
         """The span to report for a match, after context, check and exceptions; ``None`` when it is no finding."""
-        if self.near is not None and not self.near.search(text, max(0, start - 64), start):
-            return None
+        first = start
         if self.check is not None:
             span = self.check(Candidate(text, start, end))
             if span is None:
                 return None
             start, end = span
+        if self.near is not None and not self.near.search(text, max(0, first - 64), first):
+            return None  # last, because it takes longer than most checks
         return None if self.allow and self.excepted(text[start:end]) else (start, end)
 
     def excepted(self, value: str) -> bool:
@@ -181,6 +187,8 @@ class Family:
     """All patterns of a ``number`` family in one, to reject most places with one search."""
     reach: int
     """Characters behind the end of a screen's match that its rules may look at."""
+    which: Callable[[bytes], list[int] | None]
+    """Of a ``piece`` family: which of its patterns, counted through all rules, match in a run."""
     led: bool
     """Whether words must stand before a value."""
 
@@ -262,7 +270,6 @@ def _compile(spec: RuleSpec, mode: Mode, policy: OutputPolicy, source: RuleFile)
         rank=_RANK[spec.severity],
         placeholder=render_placeholder(policy.placeholder, spec.kind),
         finders=found,
-        hints=tuple(hint.encode() for hint in spec.hints),
         bounded=bounded,
         check=CHECKS[spec.check] if spec.check else None,
         near=_shared_re(f"(?ia)(?:{family.near})\\Z", 96) if family.near else None,
@@ -273,25 +280,35 @@ def _compile(spec: RuleSpec, mode: Mode, policy: OutputPolicy, source: RuleFile)
 def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
     trigger = f"(?i:{family.near}){family.trigger}" if family.near else family.trigger
     patterns = tuple(p for rule in rules for p in rule.spec.patterns)
+    screens = tuple((p, r.spec.whole) for r in rules for p in r.spec.screens or r.spec.patterns)
     union, reach = "", 2
     if family.finder == "number":
         union = "|".join(f"(?:{p})" for p in patterns)
         reach += max(bounded_width(p) for p in patterns)
-    screen = _screen(name, family.finder, trigger, family.near, patterns) if patterns else None
+    screen = _screen(name, family.finder, trigger, family.near, screens) if patterns else None
+    which = _shared_set(patterns if family.finder == "piece" else ())
     # No number goes on behind a digit, so one look turns down all places inside a chain of them.
     any_number = re.compile(f"(?<![0-9])(?=[0-9(+A-Z])(?:{union})")
-    return Family(name, family.finder, trigger, rules, screen, any_number, reach, bool(family.near))
+    return Family(name, family.finder, trigger, rules, screen, any_number, reach, which, bool(family.near))
 
 
 @lru_cache(maxsize=512)
-def _screen(name: str, kind: Finder, trigger: str, near: str, patterns: tuple[str, ...]) -> Find | None:
+def _screen(
+    name: str, kind: Finder, trigger: str, near: str, screens: tuple[tuple[str, bool], ...]
+) -> Find | None:
     where = f"screen of the output family {name}"
     if kind == "number":
-        return number_screen(patterns, near, where)
+        return number_screen(screens, near, where)
+    patterns = tuple(pattern for pattern, _ in screens)
     if kind == "assign":
         return assign_screen(trigger, patterns, where)
     # Words before a value end its run, so what they trigger is looked at as it is.
     return finder(compile_re2(trigger, where)) if near else piece_screen(patterns, where)
+
+
+@lru_cache(maxsize=64)
+def _shared_set(patterns: tuple[str, ...]) -> Callable[[bytes], list[int] | None]:
+    return compile_set(patterns)
 
 
 @lru_cache(maxsize=512)

@@ -18,10 +18,8 @@ OVERLAP = 8
 _CLASS = r"\[((?:\\.|[^\]\\])*)\]"
 _TOKEN = re.compile(rf"\\.|{_CLASS}|\((?!\?)")
 # Looks at two neighbours that patterns of numbers begin or end with, and what says the same to RE2.
-_TWO_BEHIND = {
-    "(?<![0-9])(?<![0-9]\\.)": "(?:^|[^0-9.]|(?:^|[^0-9])[.])",
-    "(?<![0-9])(?<![0-9][ \\-])": "(?:^|[^0-9 \\-]|(?:^|[^0-9])[ \\-])",
-}
+_SPACED_BEHIND = {"(?<![0-9])(?<![0-9][ \\-])": "(?:^|[^0-9 \\-]|(?:^|[^0-9])[ \\-])"}
+_TWO_BEHIND = {"(?<![0-9])(?<![0-9]\\.)": "(?:^|[^0-9.]|(?:^|[^0-9])[.])"} | _SPACED_BEHIND
 _TWO_AHEAD = {"(?![ \\-]?[0-9])": "(?:$|[^0-9 \\-]|[ \\-](?:$|[^0-9]))"}
 _BEHIND = re.compile(rf"\(\?<!{_CLASS}\)")
 _AHEAD = re.compile(rf"\(\?!{_CLASS}\)\Z")
@@ -33,8 +31,24 @@ _SPACES = (
 _OPENERS = "[\"'“‘`*(\\[【「《_]{0,3}"
 
 
-def _widened(pattern: str, *, led: bool) -> str:
-    """A pattern of the standard library without looks at its neighbours; ``led`` when words stand right before it."""
+# What candidate.glued lets stand on either side of a value that is no part of a longer word.
+_LABELS = "(?i:tel|phone|mobile|cell|fax|card|visa|id|no|nr|number|ssn|whatsapp|wechat|iban|n)[._\\-/]?"
+_LOOSE_BEHIND = f"(?:^|[^A-Za-z0-9._\\-/]|(?:^|[^A-Za-z0-9])[._\\-/]|{_LABELS})"
+_LOOSE_AHEAD = "(?:$|[^A-Za-z0-9._\\-]|[._\\-](?:$|[^A-Za-z0-9]))"
+_WHOLE_BEHIND = ("(?<![0-9])(?<![0-9]\\.)", "(?<![0-9])")  # what the looser look takes the place of
+_WHOLE_AHEAD = "(?![0-9])"
+
+
+def _widened(pattern: str, *, led: bool, whole: bool) -> str:
+    """A pattern of the standard library with looks at its neighbours that RE2 knows, the same or wider.
+
+    ``led`` when words stand right before it, ``whole`` when its check wants it to be no part of a longer word.
+    """
+    if whole and pattern.endswith(_WHOLE_AHEAD):
+        pattern = pattern[: -len(_WHOLE_AHEAD)] + _LOOSE_AHEAD
+    if whole and not led and not pattern.startswith(tuple(_SPACED_BEHIND)):
+        look = next((look for look in _WHOLE_BEHIND if pattern.startswith(look)), "")
+        pattern = _LOOSE_BEHIND + pattern[len(look) :] if look else pattern
     if not led:
         both = next((look for look in _TWO_BEHIND if pattern.startswith(look)), "")
         if both:
@@ -57,9 +71,12 @@ def piece_screen(patterns: Sequence[str], where: str) -> Find:
     return finder(compile_re2("|".join(f"(?:{_without_groups(p)})" for p in patterns), where))
 
 
-def number_screen(patterns: Sequence[str], near: str, where: str) -> Find:
-    """The screen of a family of ``number`` rules; a number begins inside its match."""
-    union = "|".join(f"(?:{_widened(p, led=bool(near))})" for p in patterns)
+def number_screen(patterns: Sequence[tuple[str, bool]], near: str, where: str) -> Find:
+    """The screen of a family of ``number`` rules, each pattern with whether it is a whole word's.
+
+    A number begins inside its match.
+    """
+    union = "|".join(f"(?:{_widened(p, led=bool(near), whole=whole)})" for p, whole in patterns)
     return finder(compile_re2(f"(?i:{near})(?:{union})" if near else union, where))
 
 
