@@ -75,6 +75,8 @@ class ActiveState:
         """Take note of text in which nothing active can stand."""
         if self.since_open >= 0:
             self.since_open += len(text)
+        if self.markdown.distrusted:  # for the rest of the text: nothing is code any more
+            return
         self.pending += text
         if len(self.pending) > _PENDING:
             self.sync()
@@ -123,7 +125,7 @@ class ActiveScanner:
             return [], high
         tokens, calm, starts = Tokens(_TOKEN, self._starts, text, low, high), False, self._starts
         if tokens.data is not None:
-            calm = self._markdown and self._links(tokens.data, 0) is None
+            calm = self._markdown and not state.markdown.distrusted and self._links(tokens.data, 0) is None
             if final and self._attributes(tokens.data, 0) is None:
                 # Nothing follows, so only what a finding can depend on matters.
                 if not state.swallow and self._elements(tokens.data, 0) is None:
@@ -140,7 +142,7 @@ class ActiveScanner:
             if not (token := tokens.next(at)):
                 break
             start, end = token.span()
-            if calm and (paragraph := text.rfind("\n\n", at, start) + 2) > 1:
+            if calm and not state.markdown.distrusted and (paragraph := text.rfind("\n\n", at, start) + 2) > 1:
                 at = _pass(text, at, paragraph, state)
                 at = self._shown(tokens, at, state, spans)
             if start < at:
@@ -195,7 +197,7 @@ class ActiveScanner:
         return end
 
     def _is_code(self, text: str, start: int, state: ActiveState, *, final: bool) -> bool | None:
-        if not self._markdown:
+        if not self._markdown or state.markdown.distrusted:
             return False
         state.sync()
         last = final and len(text) <= start + CODE_REACH
@@ -204,7 +206,7 @@ class ActiveScanner:
     def _report(
         self, span: Span, at: int, text: str, high: int, state: ActiveState, spans: list[Span]
     ) -> int:
-        if span.rule.excepted(text[span.start : span.end]):
+        if span.rule.allow and span.rule.excepted(text[span.start : span.end]):
             return at
         spans.append(span)
         at = _pass(text, at, max(at, min(span.end, high)), state)

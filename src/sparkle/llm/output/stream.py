@@ -33,8 +33,8 @@ class OutputStream:
     """
 
     __slots__ = (
-        "_blocked", "_early", "_fed", "_guard", "_held", "_leak", "_leaks", "_low", "_notes", "_over", "_oversize",
-        "_rules", "_run", "_scanner", "_state", "_text", "_withheld",
+        "_blocked", "_early", "_fed", "_guard", "_held", "_known", "_leak", "_leaks", "_low", "_notes", "_over",
+        "_oversize", "_rules", "_run", "_scanner", "_state", "_text", "_withheld",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +48,7 @@ class OutputStream:
         self._low = 0  # where what is held begins
         self._run = 0  # where the run at the end begins
         self._held = Held()
+        self._known: tuple[list[int] | None] | None = None  # what the triggers say of a whole text, told once
         self._early = 0  # of the first word, what has left already
         self._state = ScanState()
         self._leak = LeakTracker(self._guard) if self._guard.active else None
@@ -102,11 +103,15 @@ class OutputStream:
             return self._feed_long()
         return self._advance(len(self._text), final=False)
 
-    def take_all(self, text: str, folded: str, marks: list[int]) -> str:
-        """A whole text at once: like :meth:`take` and :meth:`finish`, in one pass where it has no oversized piece."""
+    def take_all(self, text: str, folded: str, marks: list[int], known: list[int] | None) -> str:
+        """A whole text at once: like :meth:`take` and :meth:`finish`, in one pass where it has no oversized piece.
+
+        ``known`` are the families that its triggers name (:meth:`Scanner.triggered`).
+        """
         if len(folded) > MAX_PIECE and next(oversized(folded, 0), None) is not None:
             return self.take(text, folded, marks) + self.finish()
         self._append(text, folded, marks)
+        self._known = (known,)
         return self.finish()
 
     def finish(self) -> str:
@@ -190,7 +195,10 @@ class OutputStream:
             high = self._look_for_leaks(self._leak, text, low, high, final=final)
         if high <= low and (not final or limit < len(self._text)):
             return "" if final else self._open(text)
-        known = self._scanner.triggered(text[max(0, low - LOOK_BEHIND) :].encode())
+        if self._known is None:
+            known = self._scanner.triggered(text[max(0, low - LOOK_BEHIND) :].encode())
+        else:
+            known, self._known = self._known[0], None
         spans: list[Span] = []
         if known is None and self._state.idle:
             self._state.active.skip(text[low:high])

@@ -69,11 +69,14 @@ class OutputValidator:
 
     def _check(self, text: str, prompt: PromptGuard | None, path: str) -> OutputResult:
         folded, marks = fold(text)
-        crowded = any(a == b for a, b in zip(marks, marks[MAX_INVISIBLE:], strict=False))
-        if not crowded and self._clean(folded, prompt):
-            return OutputResult(ALLOW, text)
+        data = folded.encode()
+        known = self._scanner.triggered(data)
+        if known is None:
+            crowded = any(a == b for a, b in zip(marks, marks[MAX_INVISIBLE:], strict=False))
+            if not crowded and self._clean(folded, data, prompt):
+                return OutputResult(ALLOW, text)
         stream = OutputStream(self._scanner, self._compiled, prompt, path)
-        out = stream.take_all(text, folded, marks)
+        out = stream.take_all(text, folded, marks, known)
         return OutputResult(stream.verdict, out)
 
     def open_stream(self, *, prompt: PromptGuard | None = None, path: str = "") -> OutputStream:
@@ -81,11 +84,8 @@ class OutputValidator:
         kind = RenderedStream if self._html else OutputStream
         return kind(self._scanner, self._compiled, prompt, path)
 
-    def _clean(self, folded: str, prompt: PromptGuard | None) -> bool:
-        """Whether nothing can be found: one pass and no trigger."""
-        data = folded.encode()
-        if self._scanner.triggered(data) is not None:
-            return False
+    def _clean(self, folded: str, data: bytes, prompt: PromptGuard | None) -> bool:
+        """Whether nothing can be found in a text without a trigger."""
         if len(folded) > MAX_PIECE and next(oversized(folded, 0), None) is not None:
             return False
         if prompt is None or not prompt.active:
