@@ -38,6 +38,7 @@ _LINK_START = (
     r"|&(?:#|colon|tab;|newline;)"
 )
 _ATTRIBUTE_START = rf"\bon(?:(?:{_EVENTS})\b|[a-z]{{3,24}}=)|{_LINK_START}"
+_OPEN = re.compile(r"<(?=[a-z/!?])", re.IGNORECASE)
 _SCHEME = re.compile(r"(?:javascript|vbscript|livescript|data):", re.IGNORECASE)
 _BROKEN = re.compile(r"(?:java|vb|live)[\s\x00-\x1f]{1,4}\Z", re.IGNORECASE)
 _LINK = re.compile(r"(?:[(<\"'=]|\]:\s{0,3}<?)\Z")
@@ -101,6 +102,7 @@ class ActiveScanner:
         self._attributes = finder(compile_re2(f"(?i){_ATTRIBUTE_START}", where))
         self._links = finder(compile_re2(f"(?i){_LINK_START}", where))
         self._starts = finder(compile_re2(f"(?i)<|{_ATTRIBUTE_START}", where))
+        self._marks = finder(compile_re2(f"(?i){_ELEMENT_START}|{_ATTRIBUTE_START}", where))
         self._opens = finder(compile_re2(f"(?i)<|{_LINK_START}", where))
 
     def scan(
@@ -137,16 +139,26 @@ class ActiveScanner:
             at = self._shown(tokens, at, state, spans)
         fenced_to = low  # up to here all is code of one fence
         while True:
+            # Where nothing is code, of the elements' beginnings only the last one before a token matters.
+            sparse = tokens.data is not None and starts is self._starts and self._never_code(state)
             loose = state.in_tag or 0 <= state.since_open <= _LOOSE
-            tokens.find = self._opens if starts is self._starts and not loose else starts
+            tokens.find = (
+                self._marks if sparse else self._opens if starts is self._starts and not loose else starts
+            )
             if not (token := tokens.next(at)):
                 break
             start, end = token.span()
-            if calm and not state.markdown.distrusted and (paragraph := text.rfind("\n\n", at, start) + 2) > 1:
+            if (
+                calm
+                and not state.markdown.distrusted
+                and (paragraph := text.rfind("\n\n", at, start) + 2) > 1
+            ):
                 at = _pass(text, at, paragraph, state)
                 at = self._shown(tokens, at, state, spans)
             if start < at:
                 continue
+            if sparse:
+                at = _last_open(text, at, start, state)
             _pass(text, at, start, state)
             at = start
             kind = str(token.lastgroup)
@@ -165,6 +177,8 @@ class ActiveScanner:
                 rule = (self._watched if code else self._rules)[_RULE_OF[kind]]
                 at = self._report(Span(*span, rule), at, text, high, state, spans)
             at = _pass(text, at, max(at, min(end, high)), state)
+        if sparse:
+            at = _last_open(text, at, high, state)
         _pass(text, at, high, state)
         return spans, high
 
@@ -196,8 +210,11 @@ class ActiveScanner:
             spans += [Span(*e.span(), rule) for e in found if not (rule.allow and rule.excepted(e.group()))]
         return end
 
+    def _never_code(self, state: ActiveState) -> bool:
+        return not self._markdown or state.markdown.distrusted
+
     def _is_code(self, text: str, start: int, state: ActiveState, *, final: bool) -> bool | None:
-        if not self._markdown or state.markdown.distrusted:
+        if self._never_code(state):
             return False
         state.sync()
         last = final and len(text) <= start + CODE_REACH
@@ -244,6 +261,17 @@ class ActiveScanner:
         if end > low:
             spans.append(Span(low, end, self._rules["script"], continued=True))
         return _pass(text, low, end, state)
+
+
+def _last_open(text: str, start: int, end: int, state: ActiveState) -> int:
+    """Move on to the last beginning of an element in ``text[start:end]``; ``start`` where there is none."""
+    at = end
+    while (at := text.rfind("<", start, at)) >= 0:
+        if _OPEN.match(text, at):
+            state.skip(text[start:at])
+            state.since_open, state.in_tag, state.quotes = 0, True, 0
+            return at
+    return start
 
 
 def _pass(text: str, start: int, end: int, state: ActiveState) -> int:

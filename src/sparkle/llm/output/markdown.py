@@ -40,11 +40,11 @@ def plain_end(text: str, start: int, end: int) -> int:
     """
     match = _PLAIN.match(text, start, end)
     stop = match.end() if match else start
-    if stop - start > LONGEST_LINE:
-        for line in text[start:stop].split("\n")[:-1]:
-            if len(line) > LONGEST_LINE:
-                return start
-            start += len(line) + 1
+    while stop - start > LONGEST_LINE:  # from one line's beginning to the last one that is near enough
+        near = text.rfind("\n", start, start + LONGEST_LINE + 1)
+        if near < 0:
+            return start
+        start = near + 1
     return stop
 
 

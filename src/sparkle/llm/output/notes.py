@@ -45,23 +45,24 @@ class Notes:
         Spans are places in a buffer whose held part begins at ``low``.
         """
         shift = held.shift
-        for span in sorted(spans, key=_PLACE):
-            rule = span.rule
-            if span.start >= (blocked_until if rule.mode is Mode.BLOCK and blocked_until else until):
+        findings, lasts = self._findings, self._last
+        for start, end, rule, continued in sorted(spans, key=_PLACE):
+            if start >= (blocked_until if rule.mode is Mode.BLOCK and blocked_until else until):
                 continue
             if shift is None:
-                start = held.original(held.start(span.start - low))
-                end = held.original(held.end(span.end - low) - 1) + 1
+                first = held.original(held.start(start - low))
+                stop = held.original(held.end(end - low) - 1) + 1
             else:
-                start, end = span.start - low + shift, span.end - low + shift
-            place = self._last.get(rule.spec.id)
+                first, stop = start - low + shift, end - low + shift
+            name = rule.spec.id
+            place = lasts.get(name)
             if place is not None:
-                last = self._findings[place]
-                if span.continued or (rule.spec.family == "leak" and start <= last.end):
-                    self._findings[place] = rule.finding(last.start, max(end, last.end), self._path)
+                last = findings[place]
+                if continued or (first <= last.end and rule.spec.family == "leak"):
+                    findings[place] = rule.finding(last.start, max(stop, last.end), self._path)
                     continue
-                if (start, end) == (last.start, last.end):
+                if first == last.start and stop == last.end:
                     continue
-            if len(self._findings) < MAX_FINDINGS:
-                self._last[rule.spec.id] = len(self._findings)
-                self._findings.append(rule.finding(start, end, self._path))
+            if len(findings) < MAX_FINDINGS:
+                lasts[name] = len(findings)
+                findings.append(rule.finding(first, stop, self._path))

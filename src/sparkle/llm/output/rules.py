@@ -139,18 +139,19 @@ class Rule:
     def finding(self, start: int, end: int, path: str) -> Finding:
         """A finding of this rule."""
         spec = self.spec
+        # By place, which is faster than by name where a text has a thousand of them.
         return Finding(
-            rule=spec.id,
-            category=self.category,
-            severity=spec.severity,
-            layer="output",
-            start=start,
-            end=end,
-            score=spec.score,
-            mode=self.mode,
-            reason=spec.reason,
-            reason_zh=spec.reason_zh,
-            path=path,
+            spec.id,
+            self.category,
+            spec.severity,
+            "output",
+            start,
+            end,
+            spec.score,
+            self.mode,
+            spec.reason,
+            spec.reason_zh,
+            path,
         )
 
     def accepts(self, text: str, start: int, end: int) -> tuple[int, int] | None:

@@ -87,10 +87,9 @@ class Scanner:
         pieces = work.each(find_pieces, (f for f in families if f.finder == "piece"))
         judged = numbers.judged + pieces.judged
         ends = [_crowded(judged, room, text, low)]
-        elements: list[int] = []
-        if "active" in names and text.find("<", low, high) >= 0:
-            elements = [m.start() for m in _ELEMENT.finditer(text, low, high)]
-            ends.append(_crowded(elements, self._most_elements - state.elements, text, low))
+        most = self._most_elements - state.elements
+        if "active" in names and text.count("<", low, high) > most:
+            ends.append(_crowded([m.start() for m in _ELEMENT.finditer(text, low, high)], most, text, low))
         crowded = any(end is not None for end in ends)
         high = min([high, *(end for end in ends if end is not None)])
         while True:
@@ -111,7 +110,8 @@ class Scanner:
                 break
             high, crowded = end, True
         after.judged += len(work.judged)
-        after.elements += sum(at < high for at in elements)
+        if "active" in names and text.find("<", low, high) >= 0:
+            after.elements += len(_ELEMENT.findall(text, low, high))
         after.crowded = crowded
         return [*pieces.before(high), *work.spans, *numbers.before(high)], high, after
 
