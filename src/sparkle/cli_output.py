@@ -28,7 +28,8 @@ def _print_table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # An id that is broken over lines cannot be copied.
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
     for row in rows:
         # Text, not markup: a value such as "[0-9]" must not be read as a style.
         table.add_row(*(Text(_cell(row.get(column))) for column in columns))

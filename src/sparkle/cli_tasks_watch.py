@@ -109,7 +109,8 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # An id that is broken over lines cannot be copied.
+        table.add_column(column, overflow="fold", no_wrap=column in ("id", "ID"))
     for row in rows:
         # Text, not markup: a task's note must not be read as a style.
         table.add_row(*map(Text, row))

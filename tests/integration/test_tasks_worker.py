@@ -78,7 +78,7 @@ def test_a_task_that_fails_every_time_ends_as_a_dead_letter_and_can_be_replayed(
 
 def test_a_result_that_is_no_json_is_a_failure_that_says_so(running: Stack, schedule: Schedule) -> None:
     record = running.ended(schedule("t.unstorable"))
-    assert (record.state, record.error_type) == (TaskState.FAILED, "ResultError")
+    assert (record.state, record.error_type, record.attempt) == (TaskState.FAILED, "ResultError", 1)
 
 
 @pytest.mark.parametrize("name", ["t.slow", "t.slow_async"])

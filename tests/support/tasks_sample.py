@@ -171,7 +171,7 @@ def order(path: str, word: str) -> None:
     note(path, word)
 
 
-@long_task("t.unstorable", max_attempts=1)
+@long_task("t.unstorable")
 def unstorable() -> object:
     return object()
 

@@ -45,6 +45,7 @@ def test_each_line_is_answered_in_its_place() -> None:
         ({"txt": "x"}, "text"),
         ({"text": 7}, "text"),
         ({"text": "x", "role": 7}, "role"),
+        ({"text": "x", "role": "retreived"}, "role"),
         ({"text": "x", "trust": "blind"}, "trust"),
         (b"[" * 100_000, None),
     ],

@@ -30,6 +30,8 @@ SCORES: Mapping[Preset, float] = {"strict": 0.25, "balanced": 0.5, "permissive":
 MAX_SPANS = 3
 _SPAN_TOKENS = 16
 _MAX_SEGMENTS = 40
+_UNDECIDED = 0.24
+"""Highest score of a text that waits for the deep tier's word, below that of every preset."""
 _EXPLAINED = SCORES["strict"]
 """Scores below it block under no preset, and need no explanation."""
 
@@ -125,6 +127,9 @@ class LearnedClassifier:
             said = self._ask(self._deep, view, windows)
         if said is None:
             score = data.fast.score(best.logit, indirect=indirect)
+            if wanted and score < SCORES["permissive"]:
+                # The deep tier will be asked in a moment and may well disagree; until then only what is plain blocks.
+                score = min(score, _UNDECIDED)
             spans = self._spans(view, best) if score >= _EXPLAINED else ()
             return ClassifierScore(score, spans, provisional=wanted)
         deep, span = said

@@ -129,6 +129,11 @@ class LLMSafety:
         if self._classifier is not None:
             self._classifier.start()
 
+    @property
+    def roles(self) -> Mapping[str, Trust]:
+        """The roles that the policy names, its own and the usual ones."""
+        return self._roles
+
     def trust_of(self, role: str) -> Trust:
         """How text of a role is judged; a role that nobody named is not to be trusted."""
         return self._roles.get(role, "untrusted")

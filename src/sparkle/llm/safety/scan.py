@@ -14,6 +14,7 @@ from sparkle.errors import InvalidRequestError, SparkleError
 from sparkle.llm.policy import Trust
 from sparkle.llm.safety.guard import LLMSafety
 from sparkle.llm.verdict import Action
+from sparkle.validation import did_you_mean
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """Longer lines are answered with an error and skipped without being held in memory."""
@@ -116,4 +117,7 @@ def _parse(line: bytes | None, safety: LLMSafety, default_role: str) -> tuple[st
         return text, cast("Trust", trust)
     if not isinstance(role, str):
         raise InvalidRequestError("role must be a string", param="role")
+    if role not in safety.roles:
+        hint = did_you_mean(role, safety.roles) or f"; there are {', '.join(sorted(safety.roles))}"
+        raise InvalidRequestError(f"unknown role {role[:40]!r}{hint}", param="role")
     return text, safety.trust_of(role)

@@ -12,7 +12,7 @@ from sparkle.clock import Clock
 from sparkle.errors import StoreUnavailableError
 from sparkle.errors_tasks import LeaseLostError
 from sparkle.tasks.record import Claim, Failure
-from sparkle.tasks.worker.running import Outcome, Reason, Running
+from sparkle.tasks.worker.running import Outcome, Reason, ResultError, Running
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -121,6 +121,8 @@ class Settler:
         error, record, policy = outcome.error, outcome.running.claim.record, outcome.running.task.retry
         if error is None or record.attempt >= record.max_attempts or policy.gives_up(error):
             return None
+        if isinstance(error, ResultError):
+            return None  # what the task returns cannot be stored at another attempt either
         wait = policy.wait_seconds(record.attempt, self._rng)
         asked = getattr(error, "retry_after", None)
         if isinstance(asked, int | float) and 0 < asked < 86_400:
