@@ -73,7 +73,6 @@ class Services:
         """
         await self.provider.start()
         await self.quota.start()
-        self.guards().safety.start()
         self.tasks.keep(self.watcher.run(), name="policy watch")
         self.tasks.keep(self._learn_models(), name="model names")
 

@@ -1,6 +1,7 @@
 """The deep tier: a small network over sentence embeddings, asked about the texts that the fast tier is unsure of.
 
-It is loaded beside the running program: until it is ready the fast tier decides alone.
+It is loaded when it is first needed: a process that only sees plain texts never pays for it. The text that needs it
+waits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ log = logging.getLogger("sparkle.safety")
 
 INPUTS = 2 * DIMENSIONS
 """A segment's embedding, then the mean of those of the whole text: what is said, and among what."""
+
+
+PATIENCE_SECONDS = 10.0
+"""How long a text waits for the tier to be loaded. It is unpacked once a machine, which takes a second or two."""
 
 
 class DeepHead:
@@ -82,10 +87,10 @@ class DeepTier:
                 self._thread = Thread(target=self._load_quietly, name="sparkle-deep-tier", daemon=True)
                 self._thread.start()
 
-    def join(self) -> None:
-        """Wait for what :meth:`start` began."""
-        if self._thread is not None:
-            self._thread.join()
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for what :meth:`start` began, at most so long."""
+        if self._thread is not None and self._owner == os.getpid():
+            self._thread.join(seconds)
 
     def load(self) -> None:
         """Load now and wait for it.
@@ -98,10 +103,15 @@ class DeepTier:
             self._load()
 
     def logits(self, texts: Sequence[str]) -> list[float] | None:
-        """One logit for each segment of one text; ``None`` while the tier is not ready."""
+        """One logit for each segment of one text; the first call in a process loads the tier.
+
+        ``None``: it cannot be loaded, or not within :data:`PATIENCE_SECONDS`.
+        """
+        if self._parts is None:
+            self.start()
+            self.join(PATIENCE_SECONDS)
         parts = self._parts
         if parts is None:
-            self.start()
             return None
         encoder, head = parts
         return head.logits(encoder.embed(texts))

@@ -94,7 +94,7 @@ RETURNING sparkle_task.id, sparkle_task.state
 -- name: release
 UPDATE sparkle_task SET
     state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
-    attempt = attempt - 1, queued_at = NULL, lease_owner = NULL, lease_until = NULL,
+    attempt = attempt - CASE WHEN cancel_requested THEN 0 ELSE 1 END, queued_at = NULL, lease_owner = NULL, lease_until = NULL,
     progress = 0, progress_note = '', due_at = COALESCE({{bigint::due_at}}, due_at),
     finished_at = CASE WHEN cancel_requested THEN {{bigint::now}} END
 FROM {{rows_of_2}} AS v
