@@ -21,7 +21,7 @@ from tests.support.postgres import PostgresProcess
 
 import sparkle
 from sparkle import TaskCall, TaskState, schedule_long_task, schedule_long_task_async, schedule_long_tasks
-from sparkle.errors import ConfigurationError, MissingExtraError
+from sparkle.errors import ConfigurationError
 from sparkle.errors_tasks import ForeignSessionError, TaskArgumentsError, TaskNotFoundError, UnknownTaskError
 from sparkle.settings import Settings, load_settings
 from sparkle.tasks.doorbell import Bell, open_bell
@@ -380,25 +380,3 @@ def test_a_long_path_rings_too(tmp_path: Path) -> None:
         tasks.schedule([TaskCall("health_check")])
         assert ear.wait(20.0)
         ear.close()
-
-
-# Without the extra ----------------------------------------------------------------------------------------------------
-
-
-def test_importing_the_room_loads_neither_sqlalchemy_nor_celery() -> None:
-    code = (
-        "import sys, sparkle.tasks, sparkle.tasks.schedule, sparkle.tasks.celery_tasks, sparkle.tasks.calls\n"
-        "print([n for n in ('sqlalchemy', 'celery', 'kombu', 'alembic', 'numpy') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("sparkle.tasks.tasks")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("sqlalchemy", "sqlalchemy.orm"):
-        monkeypatch.setitem(sys.modules, name, None)
-    sparkle.close_tasks()
-    with pytest.raises(MissingExtraError, match=r"pip install 'sparkle-llm\[tasks\]'"):
-        schedule_long_task("health_check")
