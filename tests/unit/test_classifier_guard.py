@@ -23,10 +23,6 @@ class Words:
         self.weights = weights
         self.provisional = False
         self.asked: list[str] = []
-        self.started = 0
-
-    def start(self) -> None:
-        self.started += 1
 
     def threshold(self, preset: Preset, *, indirect: bool) -> float:
         return SCORES[preset]
@@ -116,12 +112,6 @@ def test_a_classifier_that_is_off_is_not_asked() -> None:
     policy = InputPolicy(rules={"injection.model": Mode.OFF})
     assert LLMSafety(policy, classifier=words).check_text("mellon").score == 0.0
     assert words.asked == []
-
-
-def test_starting_the_guard_starts_the_classifier() -> None:
-    words = Words()
-    LLMSafety(InputPolicy(), classifier=words).start()
-    assert words.started == 1
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Guards:
         Args:
             policy: The policy.
             folder: Where the classifier's deep tier keeps its unpacked encoder; ``None``: the user's cache folder.
-            wait: Load the deep tier now instead of beside the first calls.
+            wait: Load the deep tier now instead of when a text first needs it.
 
         Raises:
             PolicyError: The policy names an unknown rule or a pattern that does not compile.

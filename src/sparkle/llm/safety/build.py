@@ -15,7 +15,7 @@ def build_safety(policy: InputPolicy, *, folder: Path | None = None, wait: bool 
     Args:
         policy: modes, presets and whether the deep tier is asked.
         folder: where the deep tier keeps its unpacked encoder; ``None``: the user's cache folder.
-        wait: load the deep tier now; otherwise the fast tier decides alone until the deep one is ready.
+        wait: load the deep tier now; otherwise the first text that needs it does.
 
     Raises:
         PolicyError: the policy names no known rule, or an exception's pattern is not valid RE2.

@@ -47,10 +47,6 @@ class Classifier(Protocol):
         """
         ...
 
-    def start(self) -> None:
-        """Begin to load in the background what was not loaded yet; does nothing the second time."""
-        ...
-
     def threshold(self, preset: Preset, *, indirect: bool) -> float:
         """The score at which the preset takes a text for an attack."""
         ...

@@ -104,11 +104,6 @@ class LearnedClassifier:
         """Whether there is a deep tier to ask."""
         return self._deep is not None
 
-    def start(self) -> None:
-        """Begin to load the deep tier in the background, once a process."""
-        if self._deep is not None:
-            self._deep.start()
-
     def threshold(self, preset: Preset, *, indirect: bool) -> float:
         """The score at which the preset takes a text for an attack; the same for all kinds of text."""
         del indirect
@@ -235,7 +230,7 @@ def shipped_classifier(
     Args:
         deep: ``auto`` asks the deep tier if the extra is installed, ``on`` demands it, ``off`` never asks.
         folder: where the unpacked encoder is kept; ``None``: the user's cache folder.
-        wait: load the deep tier now instead of beside the first calls.
+        wait: load the deep tier now instead of when a text first needs it.
 
     Raises:
         ModelFileError: a file of the package is damaged.

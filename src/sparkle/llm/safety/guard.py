@@ -124,11 +124,6 @@ class LLMSafety:
         self._judge = Judge(default_engine(), default_layers(), off)
         self._classifier = classifier
 
-    def start(self) -> None:
-        """Begin to load what the classifier loads beside the first calls; call it after a fork, not before."""
-        if self._classifier is not None:
-            self._classifier.start()
-
     @property
     def roles(self) -> Mapping[str, Trust]:
         """The roles that the policy names, its own and the usual ones."""
