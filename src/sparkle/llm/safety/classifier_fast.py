@@ -1,9 +1,10 @@
 """The fast tier: weighs hashed n-grams and adds up small word vectors, window by window, in integers.
 
 A window's logit is the sum of its n-grams' weights plus one hidden layer of ``WIDTH`` rectified units over the sum of
-its tokens' vectors. A token's vector is packed into one Python integer, 16 bits a component, so that adding two is one
-addition. Long texts are computed with numpy if something else has imported it already; the result is the same to the
-last bit of the sums.
+its tokens' vectors. All is whole numbers, done in bulk without numpy: the n-grams of a text are made by shifting one
+integer that holds all its tokens, 32 bits each; a token's vector is one integer of 16 bits a component, so that adding
+two is one addition. Long texts are computed with numpy if something else has imported it already; the sums are the
+same to the last bit.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import lru_cache
+from itertools import compress, pairwise
 from math import sqrt
+from operator import itemgetter
 from typing import Any
 
 from sparkle.llm.safety.classifier_features import (
+    BITS,
     MASK,
     PER_TOKEN,
     START,
@@ -34,8 +38,11 @@ _FIELD = 16
 _BIAS = 128
 _MAX_KNOWN = 32_768
 """Vectors kept unpacked; beyond it all are forgotten, so that memory is bounded by about 6 MB."""
-_NUMPY_FROM = 200
+_LANE = 32
+"""Bits of a token in the integer that holds all of a text."""
+_NUMPY_FROM = 240
 """Tokens from which numpy is faster."""
+_UNSIGNED = bytes((value + 128) % 256 for value in range(256))
 _NOTHING = sum(_BIAS << _FIELD * index for index in range(WIDTH))
 
 
@@ -61,7 +68,8 @@ class FastModel:
     """
 
     def __init__(self, file: ModelFile) -> None:
-        self._ngrams = file.raw("ngrams", "b", (MASK + 1,)).cast("b")
+        # Signed weights as unsigned bytes, 128 more: they index fastest.
+        self._ngrams = file.raw("ngrams", "b", (MASK + 1,)).tobytes().translate(_UNSIGNED)
         self._keys = file.raw("keys", "I", (None,)).cast("I")
         self._vectors = file.raw("vectors", "b", (len(self._keys), WIDTH)).cast("b")
         self._hidden_bias = array("f", file.raw("hidden_bias", "f", (WIDTH,)).tobytes()).tolist()
@@ -71,7 +79,7 @@ class FastModel:
         self._bias = file.number("bias")
         if len(self._keys) == 0:
             raise ModelFileError("the model file knows no word")
-        self._known: dict[int, int] = {}
+        self._known = _Unpacked(self._look_up)
         # Most pairs of words are no key: a byte says so without a search.
         seen = bytearray(MASK + 1)
         for key in self._keys:
@@ -81,66 +89,40 @@ class FastModel:
     def windows(self, data: bytes) -> list[Window]:
         """Every window of a folded text with its logit, in order; none for a text without tokens."""
         tokens = token_hashes(data)
-        if not tokens:
+        count = len(tokens)
+        if not count:
             return []
-        bounds = list(window_bounds(len(tokens)))
-        numpy: Any = sys.modules.get("numpy") if len(tokens) >= _NUMPY_FROM else None
+        bounds = list(window_bounds(count))
+        numpy: Any = sys.modules.get("numpy") if count >= _NUMPY_FROM else None
         if numpy is not None:
             return self._with_numpy(numpy, tokens, bounds)
-        weights = self.ngram_weights(tokens)
-        sums = list(accumulate(weights, initial=0))
-        packed = self._packed(tokens)
-        found: list[Window] = []
-        for first, last in bounds:
-            size = last - first
-            total = sum(packed[first:last])
-            fields = memoryview(total.to_bytes(WIDTH * _FIELD // 8, "little")).cast("H")
-            norm = self._vector_scale / sqrt(max(size, 4))
-            offset = 2 * size * _BIAS
-            logit = self._bias + (sums[last] - sums[first]) * self._ngram_scale / sqrt(
-                max(size, 2) * PER_TOKEN
+        # Windows are two strides long, so sums over strides are all that is needed.
+        cuts = [0, count] if len(bounds) == 1 else [*range(0, count, STRIDE), count]
+        ngrams, pairs = _ngrams_of(tokens)
+        weigh = itemgetter(*ngrams)
+        weights, seen = weigh(self._ngrams), itemgetter(*ngrams[: 2 * count])(self._seen)
+        sums: list[int] = []
+        vectors: list[int] = []
+        known = self._known.__getitem__
+        for first, last in pairwise(cuts):
+            sums.append(
+                sum(weights[first:last])
+                + sum(weights[count + first : count + last])
+                + sum(weights[2 * count + first : 2 * count + last])
+                + sum(weights[3 * count + first : 3 * count + last])
+                - _BIAS * PER_TOKEN * (last - first)
             )
-            for field, bias, output in zip(fields, self._hidden_bias, self._output, strict=True):
-                hidden = (field - offset) * norm + bias
-                if hidden > 0:
-                    logit += hidden * output
-            found.append(Window(first, last, logit))
-        return found
-
-    def ngram_weights(self, tokens: Sequence[int]) -> list[int]:
-        """For every token the sum of the weights of the n-grams that end there."""
-        table, mask = self._ngrams, MASK
-        ones = [START, *tokens]
+            words = list(compress(tokens[first:last], seen[first:last]))
+            words += compress(pairs[first:last], seen[count + first : count + last])
+            # As if the words without a vector had one of zeros, so that all windows have the same offset.
+            vectors.append(sum(map(known, words)) + _NOTHING * (2 * (last - first) - len(words)))
+        if len(bounds) > 1:
+            sums = [one + two for one, two in pairwise(sums)]
+            vectors = [one + two for one, two in pairwise(vectors)]
         return [
-            table[this & mask]
-            + table[(this ^ one >> 3) & mask]
-            + table[(this ^ one >> 3 ^ two >> 6) & mask]
-            + table[(this ^ two >> 9) & mask]
-            for this, one, two in zip(tokens, ones, [START, *ones], strict=False)
+            Window(first, last, self._logit(last - first, weight, vector))
+            for (first, last), weight, vector in zip(bounds, sums, vectors, strict=True)
         ]
-
-    def _packed(self, tokens: Sequence[int]) -> list[int]:
-        """For every token its vector and that of it with the one before, added, packed, each component plus 128."""
-        known, seen, mask, miss = self._known, self._seen, MASK, self._look_up
-        pairs = [this ^ one >> 3 for this, one in zip(tokens, [START, *tokens], strict=False)]
-        return [
-            ((known[this] if this in known else miss(this)) if seen[this & mask] else _NOTHING)
-            + ((known[pair] if pair in known else miss(pair)) if seen[pair & mask] else _NOTHING)
-            for this, pair in zip(tokens, pairs, strict=True)
-        ]
-
-    def _look_up(self, key: int) -> int:
-        keys = self._keys
-        at = bisect_left(keys, key)
-        packed = _NOTHING
-        if at < len(keys) and keys[at] == key:
-            packed = 0
-            for value in reversed(self._vectors[at * WIDTH : (at + 1) * WIDTH]):
-                packed = packed << _FIELD | value + _BIAS
-        if len(self._known) >= _MAX_KNOWN:
-            self._known = {}
-        self._known[key] = packed
-        return packed
 
     def _with_numpy(self, numpy: Any, tokens: list[int], bounds: list[tuple[int, int]]) -> list[Window]:
         count = len(tokens)
@@ -150,8 +132,8 @@ class FastModel:
         twos = numpy.empty_like(these)
         twos[0], twos[1:] = START, ones[:-1]
         pairs = these ^ ones >> 3
-        table = numpy.frombuffer(self._ngrams, numpy.int8)
-        weights = numpy.zeros(count, numpy.int32)
+        table = numpy.frombuffer(self._ngrams, numpy.uint8)
+        weights = numpy.full(count, -_BIAS * PER_TOKEN, numpy.int32)
         for index in (these, pairs, pairs ^ twos >> 6, these ^ twos >> 9):
             weights += table[index & MASK]
         keys = numpy.frombuffer(self._keys, numpy.uint32)
@@ -181,15 +163,48 @@ class FastModel:
         logits = (self._bias + ngrams + hidden).tolist()
         return [Window(a, b, logit) for (a, b), logit in zip(bounds, logits, strict=True)]
 
+    def _logit(self, size: int, weight: int, vector: int) -> float:
+        norm = self._vector_scale / sqrt(max(size, 4))
+        logit = self._bias + weight * self._ngram_scale / sqrt(max(size, 2) * PER_TOKEN)
+        offset = 2 * size * _BIAS
+        fields = memoryview(vector.to_bytes(WIDTH * _FIELD // 8, "little")).cast("H").tolist()
+        for field, bias, output in zip(fields, self._hidden_bias, self._output, strict=True):
+            hidden = (field - offset) * norm + bias
+            if hidden > 0:
+                logit += hidden * output
+        return logit
+
+    def _vector(self, key: int) -> int:
+        return self._known[key] if self._seen[key & MASK] else _NOTHING
+
+    def _look_up(self, key: int) -> int:
+        keys = self._keys
+        at = bisect_left(keys, key)
+        if at == len(keys) or keys[at] != key:
+            return _NOTHING
+        packed = 0
+        for value in reversed(self._vectors[at * WIDTH : (at + 1) * WIDTH]):
+            packed = packed << _FIELD | value + _BIAS
+        return packed
+
     def evidence(self, data: bytes, window: Window) -> list[float]:
         """How much each token of a window adds to its logit (a first-order estimate), for explanations."""
         before = max(window.first - 2, 0)
         lead = window.first - before
         tokens = token_hashes(data)[before : window.last]
         size = max(window.last - window.first, 1)
-        packed = self._packed(tokens)[lead:]
-        weights = self.ngram_weights(tokens)[lead:]
-        vectors = [memoryview(p.to_bytes(WIDTH * _FIELD // 8, "little")).cast("H").tolist() for p in packed]
+        count = len(tokens)
+        ngrams, pairs = _ngrams_of(tokens)
+        grams = itemgetter(*ngrams)(self._ngrams)
+        weights = [sum(grams[at::count]) - _BIAS * PER_TOKEN for at in range(lead, count)]
+        vectors = [
+            memoryview(
+                (self._vector(tokens[at]) + self._vector(pairs[at])).to_bytes(WIDTH * _FIELD // 8, "little")
+            )
+            .cast("H")
+            .tolist()
+            for at in range(lead, count)
+        ]
         norm = self._vector_scale / sqrt(max(size, 4))
         active = [0.0] * WIDTH
         for unit in range(WIDTH):
@@ -201,3 +216,49 @@ class FastModel:
             weight * scale + sum((field - 2 * _BIAS) * out for field, out in zip(vector, active, strict=True))
             for weight, vector in zip(weights, vectors, strict=True)
         ]
+
+
+class _Unpacked(dict[int, int]):
+    """Vectors that were met, packed; a dictionary, because it is asked for in bulk."""
+
+    def __init__(self, look_up: Callable[[int], int]) -> None:
+        super().__init__()
+        self._look_up = look_up
+
+    def __missing__(self, key: int) -> int:
+        if len(self) >= _MAX_KNOWN:
+            self.clear()
+        packed = self[key] = self._look_up(key)
+        return packed
+
+
+def _ngrams_of(tokens: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The buckets of all n-grams of a text (its tokens, then pairs, threes and pairs with a gap), and its pairs.
+
+    What ends at a token is made of it, the one before shifted by 3, the one before that by 6, or over the gap by 9.
+    """
+    count = len(tokens)
+    these = int.from_bytes(array("I", tokens).tobytes(), "little")
+    whole = (1 << count * _LANE) - 1
+    ones = (these << _LANE | START) & whole
+    twos = (ones << _LANE | START) & whole
+    pairs = these ^ ones >> 3 & _lanes(count, 3)
+    buckets = _lanes(count, _LANE - BITS)
+    ngrams: list[int] = []
+    for made in (these, pairs, pairs ^ twos >> 6 & _lanes(count, 6), these ^ twos >> 9 & _lanes(count, 9)):
+        ngrams += _split(made & buckets, count)
+    return ngrams, _split(pairs, count)
+
+
+def _split(lanes: int, count: int) -> list[int]:
+    return memoryview(lanes.to_bytes(count * _LANE // 8, "little")).cast("I").tolist()
+
+
+@lru_cache(maxsize=64)
+def _lane(shifted: int) -> bytes:
+    return ((1 << _LANE - shifted) - 1).to_bytes(_LANE // 8, "little")
+
+
+def _lanes(count: int, shifted: int) -> int:
+    """A mask of the bits of every token that remain when all are shifted down by so many."""
+    return int.from_bytes(_lane(shifted) * count, "little")

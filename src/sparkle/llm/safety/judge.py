@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sparkle.llm.safety.engine import Engine
 from sparkle.llm.safety.layers import Layers, Readings
 from sparkle.llm.safety.rules import CombinationSpec, RuleInfo
+from sparkle.llm.safety.spares import Spares
 
 MAX_MATCHES = 64
 """Matches of one pattern in one reading that are looked at; more say nothing new."""
@@ -61,10 +62,11 @@ class Judge:
         self._layers = layers
         self._off = frozenset(off)
         self._infos: Mapping[str, RuleInfo] = engine.book.infos
+        self._spares = Spares(engine.book)
         self._combinations = tuple(c for c in engine.book.combinations if c.id not in self._off)
 
     def judge(self, text: str, *, indirect: bool) -> Judgement:
-        """Judge ``text``; ``indirect`` adds the rules for instructions hidden in data.
+        """Judge ``text``; ``indirect`` adds the rules for instructions hidden in data, and spares nothing.
 
         Time is linear in ``len(text)``; memory is bounded by a multiple of it.
         """
@@ -84,6 +86,8 @@ class Judge:
                     place = view.original(*view.characters(begin, finish))
                     if place is None:
                         continue  # nothing was hidden here: the plain reading has it, if it is anything
+                    if not indirect and self._spares.covers(target.rule, view.data, begin, finish):
+                        continue
                     start, end = place
                     if target.signal:
                         signals.append(

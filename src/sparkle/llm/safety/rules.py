@@ -43,6 +43,9 @@ class RuleSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     in_code: Literal["enforce", "watch"] = "enforce"
     """``watch``: inside Markdown code the finding is only watched."""
     patterns: tuple[str, ...]
+    spare: tuple[str, ...] = ()
+    """Harmless uses: a match within one of these does not count, except in text of tools and documents
+    (:mod:`sparkle.llm.safety.spares`)."""
     reason: str
     reason_zh: str
     examples: Annotated[tuple[str, ...], Meta(min_length=1)]
