@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.support.ledgers import LEASE, OOPS, OTHER, QUEUE, WIDE, LedgerHouse, new
 
+from sparkle.tasks.record import ByName
 from sparkle.tasks.states import TaskState
 
 pytest_plugins = ["tests.support.ledger_fixtures"]
@@ -54,6 +55,19 @@ def test_a_queue_that_nobody_asks_for_is_left_alone(house: LedgerHouse) -> None:
     house.add(queue="gpu")
     assert house.ledger.hand_over(WIDE) == []
     assert len(house.ledger.hand_over({"gpu": 1})) == 1
+
+
+def test_only_some_names_are_handed_over_and_counted_where_that_is_asked_for(house: LedgerHouse) -> None:
+    house.ledger.add([new("a", priority=i % 3) for i in range(6)] + [new("b", priority=9) for _ in range(4)])
+    (some, rest) = ({QUEUE: ByName(frozenset({"b"}), only)} for only in (True, False))
+    assert [task.name for task in house.ledger.hand_over({QUEUE: 3}, chosen=some)] == ["b"] * 3
+    assert house.ledger.hand_over({QUEUE: 3}, chosen=some) == []
+    handed = house.ledger.hand_over({QUEUE: 4}, chosen=rest)
+    assert [(task.name, task.priority) for task in handed] == [("a", 2), ("a", 2), ("a", 1), ("a", 1)]
+    assert {(row[1], row[2]) for row in house.ledger.queued_names()} == {("a", 4), ("b", 3)}
+    assert house.ledger.take_back(queue=QUEUE, chosen=some[QUEUE]) == 3
+    assert house.ledger.take_back(queue=QUEUE, chosen=rest[QUEUE], older_than=house.ledger.now()) == 0
+    assert house.ledger.take_back(queue=QUEUE, chosen=rest[QUEUE]) == 4
 
 
 def test_a_delayed_task_is_handed_over_when_it_is_due(house: LedgerHouse) -> None:

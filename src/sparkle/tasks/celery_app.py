@@ -15,6 +15,7 @@ from typing import Any
 from sparkle.errors import MissingExtraError
 from sparkle.tasks.broker_url import BrokerTarget
 from sparkle.tasks.messages import RUN
+from sparkle.tasks.routing import OWN_QUEUE_SECONDS, is_own
 
 
 def make_celery(target: BrokerTarget, queues: Sequence[str]) -> Any:
@@ -46,7 +47,15 @@ def make_celery(target: BrokerTarget, queues: Sequence[str]) -> Any:
         task_ignore_result=True,
         result_backend=None,
         # The exchange without a name: a message goes to the queue it names, and no binding can be lost.
-        task_queues=[Queue(name, exchange="", routing_key=name, durable=True) for name in queues],
+        task_queues=[
+            Queue(
+                *(name, ""),
+                routing_key=name,
+                durable=True,
+                expires=OWN_QUEUE_SECONDS if is_own(name) else None,
+            )
+            for name in queues
+        ],
         task_default_queue=queues[0],
         task_default_exchange="",
         task_create_missing_queues=False,

@@ -9,6 +9,7 @@ from typing import Any
 from sparkle.errors import BrokerUnavailableError, MissingExtraError
 from sparkle.tasks.broker_url import CONNECT_SECONDS, BrokerTarget
 from sparkle.tasks.messages import Doorbell
+from sparkle.tasks.routing import OWN_QUEUE_SECONDS, is_own
 
 _ANSWER_SECONDS = 2.0
 """Longest wait for an answer to one command; nothing the relay asks takes a healthy broker this long."""
@@ -52,6 +53,16 @@ class Publisher:
                 return int(self._channel.client.llen(queue))  # kombu takes an empty list for a missing queue
             self._declare(queue)
             return int(self._channel.queue_declare(queue=queue, passive=True).message_count)
+
+    def empty(self, queue: str) -> None:
+        """Drop the messages of a queue that nobody reads any more.
+
+        Raises:
+            BrokerUnavailableError: The broker does not answer.
+        """
+        with self._line():
+            self._declare(queue)
+            self._channel.queue_purge(queue)
 
     def incarnation(self) -> str | None:
         """What tells one life of a Redis-like broker from the next, or ``None`` for other kinds.
@@ -122,7 +133,9 @@ class Publisher:
 
     def _declare(self, queue: str) -> None:
         if queue not in self._declared:
-            self._channel.queue_declare(queue=queue, durable=True, auto_delete=False)
+            # The same words as the worker's, or RabbitMQ refuses the later of the two.
+            arguments = {"x-expires": OWN_QUEUE_SECONDS * 1000} if is_own(queue) else None
+            self._channel.queue_declare(queue=queue, durable=True, auto_delete=False, arguments=arguments)
             self._declared.add(queue)
 
     def _errors(self) -> tuple[type[BaseException], ...]:

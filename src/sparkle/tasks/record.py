@@ -146,6 +146,15 @@ class Handed:
 
 
 @dataclass(frozen=True, slots=True)
+class ByName:
+    """Some of a queue's tasks."""
+
+    names: frozenset[str]
+    only: bool
+    """True: those with one of these names; false: all others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The right to run one attempt. Every statement about the attempt is checked against ``fence``."""
 

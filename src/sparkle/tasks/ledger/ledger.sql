@@ -33,6 +33,29 @@ UPDATE sparkle_task SET state = 'queued', queued_at = :now WHERE id IN (
     ORDER BY due_at LIMIT :room {{skip}}
 ) RETURNING id, name, queue, priority, fence, due_at, crashes
 
+-- name: due_only
+-- Read before anything is locked: where only some names are wanted, many others may have to be passed over.
+SELECT id FROM sparkle_task
+WHERE mode = 'long' AND state IN ('waiting', 'retrying') AND queue = :queue AND priority = :priority
+    AND due_at <= :now AND name IN {{names}}
+ORDER BY due_at LIMIT :room
+
+-- name: due_except
+SELECT id FROM sparkle_task
+WHERE mode = 'long' AND state IN ('waiting', 'retrying') AND queue = :queue AND priority = :priority
+    AND due_at <= :now AND name NOT IN {{names}}
+ORDER BY due_at LIMIT :room
+
+-- name: hand_over_ids
+UPDATE sparkle_task SET state = 'queued', queued_at = :now WHERE id IN (
+    SELECT id FROM sparkle_task
+    WHERE id IN {{ids}} AND mode = 'long' AND {{no_index}}state IN ('waiting', 'retrying') AND due_at <= :now
+    {{by_id}} {{skip}}
+) RETURNING id, name, queue, priority, fence, due_at, crashes
+
+-- name: queued_names
+SELECT queue, name, COUNT(*), MIN(queued_at) FROM sparkle_task WHERE state = 'queued' GROUP BY queue, name
+
 -- name: paces
 SELECT name, milliseconds FROM sparkle_pace
 
@@ -47,6 +70,20 @@ WHERE state = 'failed' AND finished_at IS NOT NULL AND mode = 'long' GROUP BY na
 UPDATE sparkle_task SET state = 'waiting', queued_at = NULL
 WHERE id IN (
     SELECT id FROM sparkle_task WHERE state = 'queued' AND queue = :queue AND queued_at < :before {{by_id}} {{skip}}
+)
+
+-- name: take_back_only
+UPDATE sparkle_task SET state = 'waiting', queued_at = NULL
+WHERE id IN (
+    SELECT id FROM sparkle_task
+    WHERE state = 'queued' AND queue = :queue AND queued_at < :before AND name IN {{names}} {{by_id}} {{skip}}
+)
+
+-- name: take_back_except
+UPDATE sparkle_task SET state = 'waiting', queued_at = NULL
+WHERE id IN (
+    SELECT id FROM sparkle_task
+    WHERE state = 'queued' AND queue = :queue AND queued_at < :before AND name NOT IN {{names}} {{by_id}} {{skip}}
 )
 
 -- name: take_back_all

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import Connection
+
 from sparkle.tasks.ledger.base import LedgerBase, json
-from sparkle.tasks.record import Handed
+from sparkle.tasks.record import ByName, Handed
 
 _EXPIRE_BATCH = 500
 _FAR = 2**62
@@ -14,9 +16,15 @@ _FAR = 2**62
 
 
 class Relaying(LedgerBase):
-    """``hand_over``, ``take_back``, ``queued``, ``next_due``, ``expire``."""
+    """``hand_over``, ``take_back``, ``queued``, ``queued_names``, ``next_due``, ``expire``."""
 
-    def hand_over(self, window: Mapping[str, int], now: int | None = None) -> list[Handed]:
+    def hand_over(
+        self,
+        window: Mapping[str, int],
+        now: int | None = None,
+        *,
+        chosen: Mapping[str, ByName] | None = None,
+    ) -> list[Handed]:
         """Mark what is due as QUEUED, so that its doorbell can be rung.
 
         By priority, then by how long it has been due. Takes no write lock when nothing is due.
@@ -25,11 +33,13 @@ class Relaying(LedgerBase):
             window: Queue to the number of its tasks that may be QUEUED at a time, those that are already included.
                 Queues that are not named are left alone.
             now: Microseconds since the epoch; ``None``: the clock's.
+            chosen: Queue to which of its tasks are meant, also by the window; queues that are not named: all.
 
         Returns:
             The tasks that became QUEUED, first the one to ring for first.
         """
         now = self.now() if now is None else now
+        chosen = chosen or {}
         with self.read() as connection:
             heads = [
                 (queue, priority)
@@ -38,13 +48,16 @@ class Relaying(LedgerBase):
             ]
             if not heads:
                 return []
-            lying = {queue: count for queue, count, _ in self._run(connection, "queued")}
-        room = {queue: most - lying.get(queue, 0) for queue, most in window.items()}
-        if not any(room[queue] > 0 for queue, _ in heads):
+            lying = self._lying(connection, chosen)
+            room = {queue: most - lying.get(queue, 0) for queue, most in window.items()}
+            heads = [head for head in heads if room[head[0]] > 0]
+            picked = self._pick(connection, [head for head in heads if head[0] in chosen], chosen, room, now)
+        plain = [head for head in heads if head[0] not in chosen]
+        if not plain and not picked:
             return []
         handed: list[tuple[int, int, str, Any]] = []
         with self._writing() as connection:
-            for queue, priority in heads:
+            for queue, priority in plain:
                 if room[queue] <= 0:
                     continue
                 rows = self._run(
@@ -52,6 +65,9 @@ class Relaying(LedgerBase):
                 ).all()
                 room[queue] -= len(rows)
                 handed += ((-priority, row.due_at, row.id, row) for row in rows)
+            if picked:
+                rows = self._run(connection, "hand_over_ids", now=now, ids=json(picked)).all()
+                handed += ((-row.priority, row.due_at, row.id, row) for row in rows)
             paces: dict[str, float] = {name: pace for name, pace in self._run(connection, "paces")}
         handed.sort(key=lambda entry: entry[:3])
         return [
@@ -63,10 +79,47 @@ class Relaying(LedgerBase):
             for *_, row in handed
         ]
 
+    def _lying(self, connection: Connection, chosen: Mapping[str, ByName]) -> dict[str, int]:
+        """By queue: how many of the tasks that are meant lie in the broker."""
+        if not chosen:
+            return {queue: count for queue, count, _ in self._run(connection, "queued")}
+        lying: dict[str, int] = {}
+        for queue, name, count, _ in self._run(connection, "queued_names"):
+            some = chosen.get(queue)
+            if some is None or (name in some.names) == some.only:
+                lying[queue] = lying.get(queue, 0) + count
+        return lying
+
+    def _pick(
+        self,
+        connection: Connection,
+        heads: Sequence[tuple[str, int]],
+        chosen: Mapping[str, ByName],
+        room: Mapping[str, int],
+        now: int,
+    ) -> list[str]:
+        """Ids of those that may be handed over where not all tasks of a queue are meant."""
+        picked: list[str] = []
+        left = dict(room)
+        for queue, priority in heads:
+            if left[queue] > 0:
+                some = chosen[queue]
+                found = self._run(
+                    connection,
+                    "due_only" if some.only else "due_except",
+                    **{"now": now, "queue": queue, "priority": priority, "room": left[queue]},
+                    names=json(sorted(some.names)),
+                )
+                ids = found.scalars().all()
+                left[queue] -= len(ids)
+                picked += ids
+        return picked
+
     def take_back(
         self,
         *,
         queue: str | None = None,
+        chosen: ByName | None = None,
         ids: Sequence[str] | None = None,
         older_than: int | None = None,
     ) -> int:
@@ -76,6 +129,7 @@ class Relaying(LedgerBase):
 
         Args:
             queue: Only tasks of this queue.
+            chosen: Only these of ``queue``.
             ids: Only these tasks; together with ``queue`` it is an error.
             older_than: Only tasks that were queued before (microseconds since the epoch).
 
@@ -89,6 +143,10 @@ class Relaying(LedgerBase):
             if ids is not None:
                 self._lock_rows(connection, ids)
                 return self._run(connection, "take_back_ids", ids=json(list(ids)), before=before).rowcount
+            if queue is not None and chosen is not None:
+                name = "take_back_only" if chosen.only else "take_back_except"
+                names = json(sorted(chosen.names))
+                return self._run(connection, name, queue=queue, before=before, names=names).rowcount
             if queue is not None:
                 return self._run(connection, "take_back_queue", queue=queue, before=before).rowcount
             return self._run(connection, "take_back_all", before=before).rowcount
@@ -97,6 +155,11 @@ class Relaying(LedgerBase):
         """By queue: how many tasks are QUEUED, and when the oldest became so (microseconds since the epoch)."""
         with self.read() as connection:
             return {queue: (count, oldest) for queue, count, oldest in self._run(connection, "queued")}
+
+    def queued_names(self) -> list[tuple[str, str, int, int]]:
+        """Queue, name, number of QUEUED tasks, and when the oldest became so (microseconds since the epoch)."""
+        with self.read() as connection:
+            return [tuple(row) for row in self._run(connection, "queued_names")]
 
     def next_due(self) -> int | None:
         """When the next waiting task is due (microseconds since the epoch, maybe past); ``None``: none waits."""

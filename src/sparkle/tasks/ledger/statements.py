@@ -45,11 +45,11 @@ def _expand(macro: str, dialect: str) -> str:
     match macro:
         case "columns":
             return ", ".join(COLUMNS)
-        case "ids":
+        case "ids" | "names":
             # One parameter whatever the number of ids, so that there is one statement to prepare.
             if postgres:
-                return "(SELECT value FROM json_array_elements_text(CAST(:ids AS json)))"
-            return "(SELECT value FROM json_each(:ids))"
+                return f"(SELECT value FROM json_array_elements_text(CAST(:{macro} AS json)))"  # noqa: S608  a word of ours
+            return f"(SELECT value FROM json_each(:{macro}))"  # noqa: S608  a word of ours
         case "skip":
             # SQLite has one writer at a time: there is nothing to skip.
             return "FOR UPDATE SKIP LOCKED" if postgres else ""

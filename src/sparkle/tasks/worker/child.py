@@ -17,6 +17,7 @@ from sparkle.errors_tasks import TaskNotFoundError
 from sparkle.settings_tasks import TasksSettings
 from sparkle.tasks.record import Claim, Failure
 from sparkle.tasks.registry import LongTask, TaskRegistry
+from sparkle.tasks.routing import announcement
 from sparkle.tasks.worker.async_host import AsyncHost
 from sparkle.tasks.worker.board import Board, SlotState
 from sparkle.tasks.worker.plain import PlainRunner
@@ -31,9 +32,9 @@ log = logging.getLogger("sparkle.tasks.worker")
 
 SETTLE_SECONDS = 0.05
 """Plain tasks of one message are noted as done together, after so long or at the message's end."""
-UNKNOWN_LEAST, UNKNOWN_MOST = 0.2, 5.0
-"""A task whose name this worker does not know is handed out again after so many seconds, perhaps to a newer worker:
-soon at first, because in the middle of a deploy a newer one is there; seldom when it was scheduled long ago."""
+UNKNOWN_LEAST, UNKNOWN_MOST = 0.2, 1.0
+"""A task whose name this worker does not know is handed back for so many seconds: long enough for the relay to have
+heard of this worker, after which it sends such tasks elsewhere. Longer for what was scheduled long ago."""
 
 
 def new_owner() -> str:
@@ -53,6 +54,8 @@ class Child:
         clock: Time.
         rng: For the jitter of retries.
         owner: Its id in the ledger; ``None``: a new one.
+        queues: Queues that its worker reads, for the relay to know.
+        edition: What its worker shares with others that are alike; see :mod:`sparkle.tasks.routing`.
     """
 
     def __init__(
@@ -66,7 +69,11 @@ class Child:
         clock: Clock,
         rng: random.Random,
         owner: str | None = None,
+        queues: Sequence[str] = (),
+        edition: str = "",
     ) -> None:
+        self._queues = queues
+        self._edition = edition
         self.owner = owner or new_owner()
         self._ledger = ledger
         self._registry = registry
@@ -287,5 +294,5 @@ class Child:
             "parent": os.getppid(),
             "tasks_held": held,
             "tasks_ended": ran,
-            "names": [task.name for task in self._registry][:200],
+            **announcement((task.name for task in self._registry), self._queues, self._edition),
         }

@@ -23,6 +23,7 @@ from sparkle.tasks.broker_url import BrokerTarget
 from sparkle.tasks.celery_app import make_celery
 from sparkle.tasks.messages import RUN
 from sparkle.tasks.registry import TaskRegistry
+from sparkle.tasks.routing import edition_of, queues_read
 from sparkle.tasks.worker.board import Board
 
 if TYPE_CHECKING:
@@ -64,9 +65,10 @@ def run_worker(
         MissingExtraError: Celery is not installed.
     """
     _silence_root_warning()
-    app = make_celery(target, queues)
+    edition = edition_of((task.name for task in registry), queues)
+    app = make_celery(target, queues_read(queues, edition))
     board = Board(concurrency)
-    _register(app, board, settings, registry, open_ledger)
+    _register(app, board, settings, registry, open_ledger, queues, edition)
     worker = _worker_class()(
         app=app,
         hostname=hostname or f"sparkle-{os.getpid()}@{socket.gethostname()}",
@@ -121,6 +123,8 @@ def _register(
     settings: TasksSettings,
     registry: TaskRegistry,
     open_ledger: Callable[[], Ledger],
+    queues: Sequence[str],
+    edition: str,
 ) -> None:
     from celery import signals
 
@@ -139,6 +143,8 @@ def _register(
             index=int(getattr(process.current_process(), "index", 0)),
             clock=SystemClock(),
             rng=random.Random(),  # noqa: S311  for jitter, not for secrets
+            queues=queues,
+            edition=edition,
         )
         child.start()
         mine.append(child)
