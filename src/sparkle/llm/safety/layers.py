@@ -21,6 +21,7 @@ from sparkle.llm.safety.compacting import compacting
 from sparkle.llm.safety.decoders import Decoder
 from sparkle.llm.safety.engine import default_engine
 from sparkle.llm.safety.fold import GONE
+from sparkle.llm.safety.leet import Leet
 from sparkle.llm.safety.regex import RegexSet
 from sparkle.llm.safety.resources import read_data
 from sparkle.llm.safety.respellings import ascii85_indicator, misspelt, respellings
@@ -99,8 +100,9 @@ def _decoding(name: str, indicator: bytes, decoder: Decoder, *, compact: bool = 
     return Layer(name, indicator, lambda view: replace_runs(view, name, decoder(view), compact=compact))
 
 
-def _translation(name: str, table: Mapping[int, str], rank: Rank = 2) -> Layer:
-    return Layer(name, None, lambda view: view.child(name, view.source.translate(table), None), rank)
+def _translation(name: str, table: Mapping[int, str] | Mapping[str, str], rank: Rank = 2) -> Layer:
+    codes = str.maketrans(dict(table))
+    return Layer(name, None, lambda view: view.child(name, view.source.translate(codes), None), rank)
 
 
 def _joined(view: View) -> View | None:
@@ -159,8 +161,9 @@ def _disguises(data: LayerData, vocabulary: Collection[str]) -> Iterator[Layer]:
     yield Layer("upside down", None, _upside_down, 2)
     for name, table in ROTATIONS.items():
         yield _translation(name, table)
-    for name, signs in _leet(data).items():
-        yield _translation(name, {ord(sign): letter for sign, letter in signs.items()}, 3)
+    leet = Leet(data.leet, data.leet_other, known)
+    yield Layer("leet", None, lambda view: view.child("leet", leet.read(view.source), None), 3)
+    yield _translation("leet (l)", _leet(data)["leet (l)"], 3)
 
 
 class Layers:
