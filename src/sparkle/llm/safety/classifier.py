@@ -78,10 +78,18 @@ NO_OPINION = Opinion(0.0, ())
 
 
 def classify(classifier: Classifier, readings: Readings, *, indirect: bool, preset: Preset) -> Opinion:
-    """Score the readings of a text; the highest speaks for it."""
+    """Score the readings of a text; the highest speaks for it.
+
+    Where most of a reading was decoded or put together, only what came of it is scored: signs that no word stands in
+    look like nothing that was ever harmless.
+    """
     best: tuple[ClassifierScore, View] | None = None
     provisional = False
-    for view in readings.views[:MAX_READINGS]:
+    views = readings.views
+    if len(views) > 1:
+        undone = {id(view.parent) for view in views if view.undoes_parent()}
+        views = tuple(view for view in views if id(view) not in undone)
+    for view in views[:MAX_READINGS]:
         said = classifier.score(view, indirect=indirect)
         if said is None:
             continue

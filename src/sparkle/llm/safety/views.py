@@ -74,6 +74,15 @@ class OffsetMap:
         if self._views and not self._whole[0] and self._starts[0] > 0:
             yield 0, 0
 
+    def kept(self, length: int) -> int:
+        """How many of the ``length`` code points of a view are the parent's own."""
+        last = len(self._views) - 1
+        return sum(
+            (length if index == last else self._views[index + 1]) - start
+            for index, start in enumerate(self._views)
+            if not self._whole[index]
+        )
+
 
 class Mirror:
     """Offsets of a text read backwards; ``length`` in code points."""
@@ -155,6 +164,15 @@ class View:
                     return True
             view = view.parent
         return False
+
+    def undoes_parent(self) -> bool:
+        """Whether this is what the parent says, decoded or put together again, and little of it stands there plainly.
+
+        Then the parent's own characters (Base64, ``U+0048``) mean nothing to a reader of words.
+        """
+        if self.parent is None or not isinstance(self.offsets, OffsetMap):
+            return False
+        return self.offsets.kept(len(self.source)) * 5 <= len(self.parent.source) * 3
 
     def changed_bytes(self) -> list[tuple[int, int]] | None:
         """Where :attr:`data` reads otherwise than the parent's, sorted; ``None``: everywhere.
