@@ -3,20 +3,26 @@
 
 -- name: pending_heads
 -- By queue and priority: when the first waiting task is due. Skips from queue to queue, so that a backlog of a
--- million costs no more than one of ten.
+-- million costs no more than one of ten. LIMIT and not MIN: PostgreSQL reads all rows for a MIN while its statistics
+-- still say that there are few.
 WITH RECURSIVE queues(queue) AS (
-    SELECT MIN(queue) FROM sparkle_task WHERE mode = 'long' AND state IN ('waiting', 'retrying')
+    SELECT (
+        SELECT t.queue FROM sparkle_task t
+        WHERE t.mode = 'long' AND t.state IN ('waiting', 'retrying') ORDER BY t.queue LIMIT 1
+    )
     UNION ALL
     SELECT (
-        SELECT MIN(t.queue) FROM sparkle_task t
+        SELECT t.queue FROM sparkle_task t
         WHERE t.mode = 'long' AND t.state IN ('waiting', 'retrying') AND t.queue > queues.queue
+        ORDER BY t.queue LIMIT 1
     ) FROM queues WHERE queues.queue IS NOT NULL
 ),
 priorities(priority) AS (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)),
 heads AS (
     SELECT q.queue AS queue, p.priority AS priority, (
-        SELECT MIN(t.due_at) FROM sparkle_task t
+        SELECT t.due_at FROM sparkle_task t
         WHERE t.mode = 'long' AND t.state IN ('waiting', 'retrying') AND t.queue = q.queue AND t.priority = p.priority
+        ORDER BY t.due_at LIMIT 1
     ) AS due_at
     FROM queues q CROSS JOIN priorities p WHERE q.queue IS NOT NULL
 )
@@ -115,7 +121,7 @@ WHERE id = :id AND fence = :fence AND {{no_index}}state = 'running'
 UPDATE sparkle_task SET state = 'succeeded', result = v.c2, finished_at = :now, lease_until = NULL, progress = 1,
     cancel_requested = {{false}}
 FROM {{rows_of_3}} AS v
-WHERE sparkle_task.id = v.c0 AND sparkle_task.fence = {{int:v.c1}} AND {{no_index}}sparkle_task.state = 'running'
+WHERE sparkle_task.id = v.c0 {{among_rows}} AND sparkle_task.fence = {{int:v.c1}} AND {{no_index}}sparkle_task.state = 'running'
 RETURNING sparkle_task.id
 
 -- name: fail_many
@@ -125,7 +131,7 @@ UPDATE sparkle_task SET
     due_at = COALESCE({{bigint:v.c4}}, due_at),
     finished_at = CASE WHEN cancel_requested OR v.c4 IS NULL THEN {{bigint::now}} END
 FROM {{rows_of_5}} AS v
-WHERE sparkle_task.id = v.c0 AND sparkle_task.fence = {{int:v.c1}} AND {{no_index}}sparkle_task.state = 'running'
+WHERE sparkle_task.id = v.c0 {{among_rows}} AND sparkle_task.fence = {{int:v.c1}} AND {{no_index}}sparkle_task.state = 'running'
 RETURNING sparkle_task.id, sparkle_task.state
 
 -- name: release
@@ -135,7 +141,7 @@ UPDATE sparkle_task SET
     progress = 0, progress_note = '', due_at = COALESCE({{bigint::due_at}}, due_at),
     finished_at = CASE WHEN cancel_requested THEN {{bigint::now}} END
 FROM {{rows_of_2}} AS v
-WHERE sparkle_task.id = v.c0 AND sparkle_task.fence = {{int:v.c1}} AND {{no_index}}sparkle_task.state = 'running'
+WHERE sparkle_task.id = v.c0 {{among_rows}} AND sparkle_task.fence = {{int:v.c1}} AND {{no_index}}sparkle_task.state = 'running'
 RETURNING sparkle_task.id
 
 -- name: cancelled
@@ -145,7 +151,7 @@ WHERE id = :id AND fence = :fence AND {{no_index}}state = 'running'
 -- name: progress
 UPDATE sparkle_task SET progress = {{double:v.c2}}, progress_note = COALESCE(v.c3, progress_note)
 FROM {{rows_of_4}} AS v
-WHERE sparkle_task.id = v.c0 AND sparkle_task.fence = {{int:v.c1}} AND {{no_index}}sparkle_task.state = 'running'
+WHERE sparkle_task.id = v.c0 {{among_rows}} AND sparkle_task.fence = {{int:v.c1}} AND {{no_index}}sparkle_task.state = 'running'
 
 -- name: lock_rows
 -- PostgreSQL only: two statements that change the same rows take their locks in one order.

@@ -61,6 +61,13 @@ def _expand(macro: str, dialect: str) -> str:
         case "no_index":
             # A unary plus keeps SQLite from walking a whole partial index where it has ids to look up.
             return "" if postgres else "+"
+        case "among_rows":
+            # PostgreSQL takes a JSON list for a hundred rows and would rather read a whole table of thousands; an array
+            # it takes for few, and looks each up.
+            if postgres:
+                ids = "SELECT value->>0 FROM json_array_elements(CAST(:rows AS json))"
+                return f"AND sparkle_task.id = ANY (ARRAY({ids}))"
+            return ""
         case "true" | "false":
             return macro
         case _:
