@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
+from sparkle.errors import StoreUnavailableError
 from sparkle.settings import Settings, load_settings
+from sparkle.tasks.burial import bury_dead
 from sparkle.tasks.manager import TaskManager
 from sparkle.tasks.processes import open_ledger
 from sparkle.tasks.short_metrics import ShortTaskMetrics
+
+if TYPE_CHECKING:
+    from sparkle.tasks.ledger import Ledger
+
+log = logging.getLogger("sparkle.tasks")
 
 
 @asynccontextmanager
@@ -41,6 +50,16 @@ async def open_task_manager(
         if ledger:
             opened = await asyncio.to_thread(open_ledger, settings)
             stack.callback(opened.close)
+            # Where no relay runs, nobody else would say what became of the tasks of a manager that was killed.
+            await asyncio.to_thread(_end_the_dead, opened)
         yield await stack.enter_async_context(
             TaskManager(settings.tasks.short, ledger=opened, metrics=metrics)
         )
+
+
+def _end_the_dead(ledger: Ledger) -> None:
+    try:
+        bury_dead(ledger, ("manager",))
+        ledger.expire()
+    except StoreUnavailableError as exc:
+        log.warning("%s", exc.message)  # short tasks go on without a ledger; the next start tries again

@@ -124,7 +124,9 @@ def facts() -> dict[str, object]:
     """What people want to know of a process."""
     from importlib.metadata import version
 
-    return {"host": socket.gethostname(), "pid": os.getpid(), "version": version("sparkle-llm")}
+    from sparkle.tasks.burial import mark
+
+    return {"host": socket.gethostname(), "pid": os.getpid(), "version": version("sparkle-llm"), **mark()}
 
 
 def run_relay(settings: Settings, *, report: Callable[[bytes], None] | None = None) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparkle.clock import Clock
 from sparkle.errors import SparkleError
 from sparkle.settings_tasks import TasksSettings
+from sparkle.tasks.burial import bury_dead
 from sparkle.tasks.carrier import Carrier
 from sparkle.tasks.ledger_metrics import RelayFigures, render
 from sparkle.tasks.states import TaskState
@@ -22,6 +23,7 @@ log = logging.getLogger("sparkle.tasks.relay")
 
 ROLE = "relay"
 _KEEP_SECONDS = 0.5
+_BURY_SECONDS = 1.0
 _PURGE_SECONDS = 60.0
 _PURGE_BATCH = 500
 _PURGE_ROUNDS = 8
@@ -79,6 +81,7 @@ class Relay:
         self._active = threading.Event()
         self._expired = 0
         self._purged = 0
+        self._bury_at = 0.0
         self._purge_at = 0.0
         self._checkpoint_at = 0.0
         self._lead_until = 0.0
@@ -109,6 +112,10 @@ class Relay:
             LedgerUnavailableError: The ledger does not answer.
         """
         now = self._clock.monotonic()
+        if now >= self._bury_at:
+            # Also while standing by: the dead may be the relay that was active.
+            self._bury_at = now + _BURY_SECONDS
+            self._count_expired(bury_dead(self._ledger), "of dead processes")
         if now >= self._role_at:
             self._keep_role(now)
             # Whoever stands by asks often, so that it takes over soon; whoever is active only has to stay so.
@@ -130,10 +137,7 @@ class Relay:
         self._ledger.announce(self._owner, ROLE, lease, info=self._facts())
 
     def _tidy(self) -> None:
-        expired = self._ledger.expire()
-        if expired:
-            self._expired += len(expired)
-            log.warning("%d leases ended without a word from their workers", len(expired))
+        self._count_expired(self._ledger.expire(), "without a word from their workers")
         now = self._clock.monotonic()
         # Small batches, so that writers never wait for long, and a few a round until nothing is left.
         if now >= self._purge_at and not all(self._purge() for _ in range(_PURGE_ROUNDS)):
@@ -146,6 +150,11 @@ class Relay:
             # Counting a backlog of a million takes a moment; it shall not become the relay's main work.
             took = self._clock.monotonic() - now
             self._report_at = now + max(_REPORT_SECONDS, 20 * took)
+
+    def _count_expired(self, tasks: Sequence[str], why: str) -> None:
+        if tasks:
+            self._expired += len(tasks)
+            log.warning("%d leases ended %s", len(tasks), why)
 
     def _figures(self) -> RelayFigures:
         done = self._carrier.done

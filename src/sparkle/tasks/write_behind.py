@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from sparkle.clock import Clock
+from sparkle.tasks.burial import mark
 from sparkle.tasks.handle import TaskHandle
 from sparkle.tasks.record import TaskRecord
 from sparkle.tasks.waits import happens_within
@@ -193,7 +194,7 @@ class WriteBehind:
         """In the thread: write, and ask who is to be cancelled."""
         now = self._clock.monotonic()
         if self._announced is None or now - self._announced >= _ANNOUNCE_SECONDS:
-            facts = {"host": socket.gethostname(), "pid": os.getpid()}
+            facts = {"host": socket.gethostname(), "pid": os.getpid(), **mark()}
             self._ledger.announce(self.owner, "manager", ALIVE_SECONDS, info=facts)
             self._announced = now
         for start in range(0, len(records), _BATCH):

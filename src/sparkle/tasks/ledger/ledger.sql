@@ -267,6 +267,12 @@ ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, alive_until = exclude
 -- name: leave
 DELETE FROM sparkle_owner WHERE id = :id
 
+-- name: mourn
+UPDATE sparkle_owner SET alive_until = {{bigint::now}} - 1 WHERE id = :owner AND alive_until >= :now
+
+-- name: relinquish_all
+DELETE FROM sparkle_role WHERE owner = :owner
+
 -- name: owners
 SELECT id, kind, started_at, seen_at, alive_until, info FROM sparkle_owner ORDER BY kind, started_at, id
 

@@ -16,7 +16,7 @@ _FAR = 2**62
 
 
 class Relaying(LedgerBase):
-    """``hand_over``, ``take_back``, ``queued``, ``queued_names``, ``next_due``, ``expire``."""
+    """``hand_over``, ``take_back``, ``queued``, ``queued_names``, ``next_due``, ``bury``, ``expire``."""
 
     def hand_over(
         self,
@@ -174,6 +174,20 @@ class Relaying(LedgerBase):
             for queue, _, due_at in self._run(connection, "pending_heads"):
                 ages[queue] = max(ages.get(queue, 0.0), (now - due_at) / 1_000_000)
         return ages
+
+    def bury(self, owner: str) -> list[str]:
+        """A process is dead for certain: its roles are free, and its leases end now, as by :meth:`expire`.
+
+        Args:
+            owner: Its id. It stays on record until it is forgotten, as one that did not leave.
+
+        Returns:
+            Ids of the tasks taken from it.
+        """
+        with self._writing() as connection:
+            self._run(connection, "mourn", owner=owner, now=self.now())
+            self._run(connection, "relinquish_all", owner=owner)
+        return self.expire(owner=owner)
 
     def expire(
         self,

@@ -15,6 +15,7 @@ from sparkle.clock import Clock
 from sparkle.errors import SparkleError
 from sparkle.errors_tasks import TaskNotFoundError
 from sparkle.settings_tasks import TasksSettings
+from sparkle.tasks.burial import mark
 from sparkle.tasks.record import Claim, Failure
 from sparkle.tasks.registry import LongTask, TaskRegistry
 from sparkle.tasks.routing import announcement
@@ -72,6 +73,8 @@ class Child:
         queues: Sequence[str] = (),
         edition: str = "",
     ) -> None:
+        # A dead child's successor knows more about that death than anybody else: see `_bury`.
+        self._mark = mark(heir=os.getppid())
         self._queues = queues
         self._edition = edition
         self.owner = owner or new_owner()
@@ -292,6 +295,7 @@ class Child:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "parent": os.getppid(),
+            **self._mark,
             "tasks_held": held,
             "tasks_ended": ran,
             **announcement((task.name for task in self._registry), self._queues, self._edition),
