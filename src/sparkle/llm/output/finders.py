@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from sparkle.llm.output.engine import Find
 from sparkle.llm.output.modes import Quoted
 from sparkle.llm.output.rules import Family, Rule
 from sparkle.llm.output.screens import OVERLAP
+from sparkle.llm.output.sieve import PATIENCE
 from sparkle.llm.output.spans import Span
 from sparkle.llm.output.text import JOINED, run_end, run_start
 
@@ -81,8 +83,11 @@ def find_pieces(family: Family, work: Pass) -> None:
         return
     text, data, base, high = work.text, work.data, work.base, work.high
     plain = len(data) == len(text) - base
-    at, byte, place, done = 0, 0, base, 0
+    at, byte, place, done, vain = 0, 0, base, 0, 0
     while len(work.judged) <= work.room and (found := family.screen(data, at)) is not None:
+        if vain > PATIENCE and family.sieved:
+            _find_sieved(family, work, done)
+            return
         start, end = found[0]
         if plain:
             a, b = start + base, end + base
@@ -103,7 +108,22 @@ def find_pieces(family: Family, work: Pass) -> None:
             done = run_end(text, a + 1)
             at = max(start + 1, done - base if plain else byte + len(text[a:done].encode()))
         if done > work.low:
+            before = len(work.judged)
             _judge_run(family, work, first, text[first:done])
+            vain += len(work.judged) == before
+
+
+def _find_sieved(family: Family, work: Pass, low: int) -> None:
+    """Values of a ``piece`` family that begin at ``low`` or behind it, by the sieves of its rules."""
+    counted: set[int] = set()
+    for rule in family.rules:
+        for start, end in rule.sieve(work.text, max(low, work.low), work.high) if rule.sieve else ():
+            accepted = rule.accepts(work.text, start, end)
+            if accepted:
+                if start not in counted:
+                    counted.add(start)
+                    work.judged += [start] * rule.spec.weight
+                work.spans.append(Span(*accepted, rule))
 
 
 def _judge_run(family: Family, work: Pass, first: int, run: str) -> None:
@@ -144,28 +164,51 @@ def find_numbers(family: Family, work: Pass) -> None:
     if family.screen is None:
         return
     text, high, union = work.text, work.high, family.any_number
-    seen = work.low
-    patterns = [(rule, pattern) for rule in family.rules for pattern in rule.bounded]
+    seen, vain = work.low, 0
+    places: list[int] | None = None
     for a, b in work.matches(family.screen, OVERLAP):
         if a >= high or len(work.judged) > work.room:
             return
+        if vain == PATIENCE and family.sieved:
+            places = _sieved_places(family, text, seen, high)
+            if (
+                not family.led
+            ):  # words need not stand before a value, so the places are all there is to look at
+                for start in places:
+                    _judge_number(family, work, start, start + family.reach)
+                return
         end, reach = min(b, high), b + family.reach
-        at = max(a, seen)
-        while at < end and (match := union.search(text, at, reach)):
-            start = match.start()
-            if start >= end:
-                break
-            at, counted = start + 1, False
-            for rule, pattern in patterns:
-                exact = pattern.match(text, start, reach)
-                if exact:
-                    accepted = rule.accepts(text, start, exact.end())
-                    if accepted:
-                        if not counted:
-                            work.judged += [start] * rule.spec.weight
-                            counted = True
-                        work.spans.append(Span(*accepted, rule))
+        at, before = max(a, seen), len(work.judged)
+        if places is not None:
+            for start in places[bisect_left(places, at) : bisect_left(places, end)]:
+                _judge_number(family, work, start, reach)
+        else:
+            while at < end and (match := union.search(text, at, reach)):
+                start = match.start()
+                if start >= end:
+                    break
+                at = start + 1
+                _judge_number(family, work, start, reach)
+        vain += len(work.judged) == before
         seen = max(seen, end)
+
+
+def _sieved_places(family: Family, text: str, low: int, high: int) -> list[int]:
+    return sorted({p.start for rule in family.rules if rule.sieve for p in rule.sieve(text, low, high)})
+
+
+def _judge_number(family: Family, work: Pass, start: int, reach: int) -> None:
+    text, counted = work.text, False
+    for rule in family.rules:
+        for pattern in rule.bounded:
+            exact = pattern.match(text, start, reach)
+            if exact:
+                accepted = rule.accepts(text, start, exact.end())
+                if accepted:
+                    if not counted:
+                        work.judged += [start] * rule.spec.weight
+                        counted = True
+                    work.spans.append(Span(*accepted, rule))
 
 
 def find_assigned(family: Family, work: Pass, quoted: Quoted, password: Rule | None) -> None:

@@ -9,17 +9,17 @@ from operator import mul
 from sparkle.llm.output.candidate import Candidate, Span, digits_of, glued
 from sparkle.llm.output.tables import TABLES
 
-_IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in TABLES.words("iban_lengths")}
-_ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in TABLES.words("iban_lengths")}
+ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _ID_SIGNS = "10X98765432"
 _USCC_SIGNS = b"0123456789ABCDEFGHJKLMNPQRTUWXY"
-_USCC_VALUES = bytes(max(0, _USCC_SIGNS.find(code)) for code in range(256))
-_USCC_WEIGHTS = (*(3**place % 31 for place in range(17)), 1)  # the last one for the check character
-_HK_VALUES = bytes(10 if c == 65 else c - 48 if 48 <= c < 58 else 0 for c in range(256))
+USCC_VALUES = bytes(max(0, _USCC_SIGNS.find(code)) for code in range(256))
+USCC_WEIGHTS = (*(3**place % 31 for place in range(17)), 1)  # the last one for the check character
+HK_VALUES = bytes(10 if c == 65 else c - 48 if 48 <= c < 58 else 0 for c in range(256))
 # Luhn's doubled digits, ASCII to ASCII, so that one translation and two sums do.
 _TWICE = bytes(48 + (2 * (c - 48) - (9 if c > 52 else 0)) if 48 <= c < 58 else c for c in range(256))
 # A letter stands for 10 to 35; what its two digits add, the second one nine times, is one number modulo 10.
-_TW_VALUES = bytes(
+TW_VALUES = bytes(
     c - 48
     if 48 <= c < 58
     else (n + 10) // 10 + (n + 10) % 10 * 9
@@ -27,7 +27,9 @@ _TW_VALUES = bytes(
     else 0
     for c in range(256)
 )
-_TW_WEIGHTS = (1, 8, 7, 6, 5, 4, 3, 2, 1, 1)
+TW_WEIGHTS = (1, 8, 7, 6, 5, 4, 3, 2, 1, 1)
+TW_EXAMPLE = "A123456789"
+"""The number that textbooks print."""
 _LETTERS = {ord(letter): str(10 + n) for n, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
 
 
@@ -41,7 +43,7 @@ def _card_lengths() -> list[int]:
     return masks
 
 
-_CARD_LENGTHS = _card_lengths()
+CARD_LENGTHS = _card_lengths()
 
 
 def luhn_ok(digits: str) -> bool:
@@ -53,7 +55,7 @@ def luhn_ok(digits: str) -> bool:
 def card(c: Candidate) -> Span | None:
     """A bank card: issuer range, length, Luhn. Networks' test numbers count: they look like any other to a reader."""
     digits = c.value.replace(" ", "").replace("-", "")
-    if not _CARD_LENGTHS[int(digits[:4])] >> len(digits) & 1:
+    if not CARD_LENGTHS[int(digits[:4])] >> len(digits) & 1:
         return None
     if not luhn_ok(digits) or len(set(digits)) < 2 or glued(c) or _counting(c.value):
         return None
@@ -87,7 +89,7 @@ def cn_id(c: Candidate) -> Span | None:
     value = c.value.upper().replace(" ", "").replace("-", "")
     if (
         len(value) != 18
-        or _ID_SIGNS[sum(map(mul, _ID_WEIGHTS, map(int, value[:17]))) % 11] != value[17]
+        or _ID_SIGNS[sum(map(mul, ID_WEIGHTS, map(int, value[:17]))) % 11] != value[17]
         or int(value[:2]) not in TABLES.cn_provinces
         or not valid_date(value[6:14])
         or glued(c)
@@ -115,7 +117,7 @@ def ssn(c: Candidate) -> Span | None:
 def iban(c: Candidate) -> Span | None:
     """IBAN: country, its length, ISO 7064 MOD 97-10. The match may be longer than the number; it is cut to it."""
     value = c.value
-    end = _IBAN_LENGTHS.get(value[:2], 0)
+    end = IBAN_LENGTHS.get(value[:2], 0)
     if not end:
         return None
     if value[4] == " ":  # in groups of four
@@ -130,8 +132,8 @@ def iban(c: Candidate) -> Span | None:
 def uscc(c: Candidate) -> Span | None:
     """Unified social credit code (GB 32100): check character, and a letter, without which it is one number of many."""
     value = c.value
-    numbers = value.encode().translate(_USCC_VALUES)
-    if sum(map(mul, _USCC_WEIGHTS, numbers)) % 31 or not value[:8].isdigit():
+    numbers = value.encode().translate(USCC_VALUES)
+    if sum(map(mul, USCC_WEIGHTS, numbers)) % 31 or not value[:8].isdigit():
         return None
     return None if value.isdigit() else c.span
 
@@ -141,7 +143,7 @@ def hk_id(c: Candidate) -> Span | None:
     value = c.value.upper().replace("(", "").replace(")", "")
     head = value[:-7].rjust(2)
     total = sum(w * (36 if ch == " " else ord(ch) - 55) for w, ch in zip((9, 8), head, strict=True))
-    total += sum(map(mul, (7, 6, 5, 4, 3, 2, 1), value[-7:].encode().translate(_HK_VALUES)))
+    total += sum(map(mul, (7, 6, 5, 4, 3, 2, 1), value[-7:].encode().translate(HK_VALUES)))
     return c.span if total % 11 == 0 else None
 
 
@@ -150,8 +152,7 @@ def tw_id(c: Candidate) -> Span | None:
     value = c.value
     return (
         c.span
-        if sum(map(mul, _TW_WEIGHTS, value.encode().translate(_TW_VALUES))) % 10 == 0
-        and value != "A123456789"
+        if sum(map(mul, TW_WEIGHTS, value.encode().translate(TW_VALUES))) % 10 == 0 and value != TW_EXAMPLE
         else None
     )
 

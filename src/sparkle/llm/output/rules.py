@@ -28,6 +28,7 @@ from sparkle.llm.output.candidate import Candidate, Check
 from sparkle.llm.output.checks import CHECKS
 from sparkle.llm.output.engine import Find, Pattern, compile_re2, compile_set, finder
 from sparkle.llm.output.screens import assign_screen, number_screen, piece_screen
+from sparkle.llm.output.sieve import Sieve, sieve
 from sparkle.llm.output.syntax import bounded_width, crosses_piece
 from sparkle.llm.policy import AllowEntry, OutputPolicy, mode_for
 from sparkle.llm.verdict import Finding, Mode, Severity
@@ -73,6 +74,9 @@ class RuleSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Meta(
             description="Instead of the patterns in the screen: what the check may accept, and little more."
         ),
+    ] = ()
+    sieves: Annotated[
+        tuple[str, ...], Meta(description="Candidates whose check digits are added up together (sieve.py).")
     ] = ()
     whole: Annotated[bool, Meta(description="The check turns down what is glued to a longer word.")] = False
     check: Annotated[str, Meta(description="Function of checks.py that has the last word.")] = ""
@@ -124,6 +128,7 @@ class Rule:
     """Patterns of a ``piece`` rule, each with the group that is the value."""
     bounded: tuple[re.Pattern[str], ...]
     check: Check | None
+    sieve: Sieve | None
     near: re.Pattern[str] | None
     allow: tuple[tuple[str, Pattern | None], ...]
 
@@ -192,6 +197,8 @@ class Family:
     """Of a ``piece`` family: which of its patterns, counted through all rules, match in a run."""
     led: bool
     """Whether words must stand before a value."""
+    sieved: bool
+    """Whether all its rules have sieves."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -273,6 +280,7 @@ def _compile(spec: RuleSpec, mode: Mode, policy: OutputPolicy, source: RuleFile)
         finders=found,
         bounded=bounded,
         check=CHECKS[spec.check] if spec.check else None,
+        sieve=_shared_sieve(spec.sieves, spec.check, spec.whole),
         near=_shared_re(f"(?ia)(?:{family.near})\\Z", 96) if family.near else None,
         allow=tuple(_allow(entry) for entry in policy.allow if _covers(entry.rule, spec)),
     )
@@ -290,7 +298,10 @@ def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
     which = _shared_set(patterns if family.finder == "piece" else ())
     # No number goes on behind a digit, so one look turns down all places inside a chain of them.
     any_number = re.compile(f"(?<![0-9])(?=[0-9(+A-Z])(?:{union})")
-    return Family(name, family.finder, trigger, rules, screen, any_number, reach, which, bool(family.near))
+    sieved = all(rule.sieve for rule in rules)
+    return Family(
+        name, family.finder, trigger, rules, screen, any_number, reach, which, bool(family.near), sieved
+    )
 
 
 @lru_cache(maxsize=512)
@@ -310,6 +321,11 @@ def _screen(
 @lru_cache(maxsize=64)
 def _shared_set(patterns: tuple[str, ...]) -> Callable[[bytes], list[int] | None]:
     return compile_set(patterns)
+
+
+@lru_cache(maxsize=64)
+def _shared_sieve(patterns: tuple[str, ...], check: str, whole: bool) -> Sieve | None:
+    return sieve(patterns, check, whole=whole)
 
 
 @lru_cache(maxsize=512)

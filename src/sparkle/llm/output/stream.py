@@ -23,6 +23,8 @@ from sparkle.llm.output.text import (
 from sparkle.llm.verdict import Mode, Verdict
 
 _LEAK_SLICE = 4096
+_SLICE = 32_768
+"""Characters of a whole text that are judged at a time: once it is too crowded no rule has looked much further."""
 
 
 class OutputStream:
@@ -110,6 +112,12 @@ class OutputStream:
         """
         if len(folded) > MAX_PIECE and next(oversized(folded, 0), None) is not None:
             return self.take(text, folded, marks) + self.finish()
+        if len(folded) > 2 * _SLICE and not marks:
+            out = [
+                self.take(text[at : at + _SLICE], folded[at : at + _SLICE], marks)
+                for at in range(0, len(text), _SLICE)
+            ]
+            return "".join(out) + self.finish()
         self._append(text, folded, marks)
         self._known = (known,)
         return self.finish()

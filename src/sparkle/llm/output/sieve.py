@@ -1,0 +1,183 @@
+"""Sieves: of a text full of near misses, the few places that a rule with a check digit may accept.
+
+A screen (``screens.py``) finds one place at a time, and every place costs a few microseconds of Python. That is nothing
+for an answer, which has a dozen of them, and seconds for a megabyte of numbers whose check digit is wrong. So when a
+family has looked at :data:`PATIENCE` places in vain, the rest of the text goes through its sieve: the standard
+library collects all candidates in one go (patterns of bounded length), the check digits of all of them are added up
+together (``lanes.py``). A sieve lets through whatever its rule accepts, and little more; the rule has the last word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sparkle.llm.output.identity_checks import (
+    CARD_LENGTHS,
+    HK_VALUES,
+    IBAN_LENGTHS,
+    ID_WEIGHTS,
+    TW_EXAMPLE,
+    TW_VALUES,
+    TW_WEIGHTS,
+    USCC_VALUES,
+    USCC_WEIGHTS,
+)
+from sparkle.llm.output.lanes import Lanes, luhn, mod97, weighted
+
+PATIENCE = 24
+"""Places that a family looks at in vain, in one pass, before it turns to its sieve."""
+
+_LABELS = (
+    "tel",
+    "phone",
+    "mobile",
+    "cell",
+    "fax",
+    "card",
+    "visa",
+    "id",
+    "no",
+    "nr",
+    "number",
+    "ssn",
+    "whatsapp",
+)
+_ALL_LABELS = (*_LABELS, "wechat", "iban", "n")
+# The looks at the neighbours of a rule that is ``whole`` (candidate.glued), behind its first sign.
+_APART = "(?<![A-Za-z0-9].)"
+_LOOSE = (
+    f"(?:{_APART}(?<![A-Za-z0-9][._\\-/].)|(?i:"
+    + "|".join(f"(?<={label}.)|(?<={label}[._\\-/].)" for label in _ALL_LABELS)
+    + "))"
+)
+_LOOSE_AHEAD = "(?![A-Za-z0-9])(?![._\\-][A-Za-z0-9])"
+_WIDEST = 96
+"""More characters than a candidate and its neighbours have."""
+_HEAD = re.compile(r"\[[^\]]*\]")
+
+
+class Place(NamedTuple):
+    """Where a rule may accept a value; code points."""
+
+    start: int
+    end: int
+
+
+class _Kind(NamedTuple):
+    plain: Callable[[list[str]], list[str]]
+    """Candidates as their lanes want them; empty what cannot be one."""
+    lanes: Lanes
+    fits: Callable[[str], bool]
+    """What else must hold of one whose check digits are right."""
+
+
+Sieve = Callable[[str, int, int], list[Place]]
+"""All places that begin in ``text[low:high]``, left to right."""
+
+
+def _iban(value: str) -> str:
+    end = IBAN_LENGTHS.get(value[:2], 0)
+    if value[4:5] == " ":
+        end += (end - 1) // 4
+    if not end or len(value) < end or value[end : end + 1].isalnum():
+        return ""
+    return (value[4:end] + value[:4]).replace(" ", "")
+
+
+def _ibans(values: list[str]) -> list[str]:
+    return [_iban(value) for value in values]
+
+
+def _digits(values: list[str]) -> list[str]:
+    return "\n".join(values).replace(" ", "").replace("-", "").split("\n")  # all at once
+
+
+def _hk(values: list[str]) -> list[str]:
+    return [value.upper().rjust(11) for value in values]
+
+
+def _same(values: list[str]) -> list[str]:
+    return values
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+def _lettered(value: str) -> bool:
+    return not value.isdigit()
+
+
+def _no_example(value: str) -> bool:
+    return value != TW_EXAMPLE
+
+
+def _card(digits: str) -> bool:
+    return CARD_LENGTHS[int(digits[:4])] >> len(digits) & 1 == 1 and _mixed(digits)
+
+
+def _mixed(digits: str) -> bool:
+    return digits.strip(digits[0]) != ""
+
+
+_ID_VALUES = bytes(10 if c in b"Xx" else c - 48 if 48 <= c < 58 else 0 for c in range(256))
+# Letters of Hong Kong's numbers stand for 10 to 35, a missing first one for 36; in the check's place A is 10 as well.
+_HK_ALL = bytes(36 if c == 32 else c - 55 if 65 <= c < 91 else HK_VALUES[c] for c in range(256))
+
+_KINDS: dict[str, _Kind] = {
+    "card": _Kind(_digits, luhn(19), _card),
+    "near_card": _Kind(_digits, luhn(19), _mixed),
+    "cn_id": _Kind(_digits, weighted(_ID_VALUES, (*ID_WEIGHTS, 1), 11, 1), _always),
+    "iban": _Kind(_ibans, mod97(34), _always),
+    "uscc": _Kind(_same, weighted(USCC_VALUES, USCC_WEIGHTS, 31), _lettered),
+    "hk_id": _Kind(_hk, weighted(_HK_ALL, (9, 8, 7, 6, 5, 4, 3, 2, 0, 1, 0), 11), _always),
+    "tw_id": _Kind(_same, weighted(TW_VALUES, TW_WEIGHTS, 10), _no_example),
+}
+"""By the name of the check."""
+
+
+def sieve(patterns: Sequence[str], check: str, *, whole: bool) -> Sieve | None:
+    """The sieve of a rule with this check; ``None`` when there are no patterns for one.
+
+    A pattern begins with the class of the value's first sign. A value behind a letter or digit is passed over, unless
+    the rule is ``whole`` and a label stands there.
+
+    Raises:
+        KeyError: no arithmetic is known for the check.
+        ValueError: a pattern does not begin with a class.
+    """
+    if not patterns:
+        return None
+    kind = _KINDS[check]
+    compiled = [re.compile(_pattern(p, whole=whole)) for p in patterns]
+
+    def places(text: str, low: int, high: int) -> list[Place]:
+        found: list[Place] = []
+        for pattern in compiled:
+            found += _places(pattern, kind, text, low, high)
+        return sorted(found) if len(compiled) > 1 else found
+
+    return places
+
+
+def _pattern(pattern: str, *, whole: bool) -> str:
+    head = _HEAD.match(pattern)
+    if head is None:
+        raise ValueError("a sieve's pattern begins with a class")
+    # The first sign alone is consumed: a search for a class is fast, and values may begin inside one another.
+    first, rest = head.group(), pattern[head.end() :]
+    if not whole:
+        return f"{first}{_APART}(?=({rest}))"
+    # Labels last, because they are many and almost never asked.
+    return f"{first}(?<![0-9].)(?=((?:{rest}){_LOOSE_AHEAD})){_LOOSE}"
+
+
+def _places(pattern: re.Pattern[str], kind: _Kind, text: str, low: int, high: int) -> list[Place]:
+    spans = [(m.start(), m.end(1)) for m in pattern.finditer(text, low, high + _WIDEST)]
+    values = kind.plain([text[start:end] for start, end in spans if start < high])
+    if not all(values):
+        spans = [span for span, value in zip(spans, values, strict=False) if value]
+        values = [value for value in values if value]
+    return [Place(*spans[k]) for k in kind.lanes(values) if kind.fits(values[k])] if values else []

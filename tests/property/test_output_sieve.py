@@ -1,0 +1,100 @@
+"""A sieve passes over nothing that its rule accepts, and lanes say what the checks say one by one."""
+
+from __future__ import annotations
+
+import random
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparkle.llm.output import OutputValidator, finders
+from sparkle.llm.output.identity_checks import luhn_ok
+from sparkle.llm.output.lanes import luhn, mod97, weighted
+from sparkle.llm.output.rules import Rule, compile_rules
+from sparkle.llm.output.samples import expand
+from sparkle.llm.policy import OutputPolicy
+
+RULES = {r.spec.id: r for f in compile_rules(OutputPolicy()).families for r in f.rules if r.sieve is not None}
+VALIDATOR = OutputValidator(OutputPolicy())
+BETWEEN = [" ", " ", "\n", ",", "-", ".", "/", "_", "", "a", "1", "tel", "No.", "card:", "。", "é", "(", "  "]
+
+
+def crowd(seed: int, rule: Rule, values: int = 12) -> str:
+    """Values and near misses of a rule, some with signs changed, with what may stand between them."""
+    rng = random.Random(seed)
+    parts = [rng.choice(BETWEEN)]
+    for _ in range(values):
+        template = rng.choice((*rule.spec.examples, *rule.spec.examples, *rule.spec.counterexamples))
+        signs = list(expand(template, rng))
+        for _ in range(rng.choice((0, 0, 0, 1))):
+            signs[rng.randrange(len(signs))] = rng.choice("0123456789aAfFxX:-+ .")
+        parts += ["".join(signs), rng.choice(BETWEEN)]
+    return "".join(parts)
+
+
+def accepted(rule: Rule, text: str) -> set[int]:
+    """Where the rule alone finds a value, tried everywhere."""
+    starts: set[int] = set()
+    for at in range(len(text)):
+        for pattern in rule.bounded:
+            match = pattern.match(text, at)
+            if match and rule.accepts(text, at, match.end()):
+                starts.add(at)
+    data = text.encode()
+    for find, group in rule.finders:
+        byte = 0
+        while (found := find(data, byte)) is not None:
+            start, end = (len(data[:place].decode()) for place in found[group])
+            byte = found[group][1]
+            if rule.accepts(text, start, end):
+                starts.add(start)
+    return starts
+
+
+@pytest.mark.parametrize("name", RULES)
+@given(seed=st.integers(0, 2**48))
+@settings(max_examples=60, deadline=None)
+def test_a_sieve_passes_over_nothing_that_its_rule_accepts(name: str, seed: int) -> None:
+    rule = RULES[name]
+    text = crowd(seed, rule)
+    assert rule.sieve is not None
+    assert accepted(rule, text) <= {place.start for place in rule.sieve(text, 0, len(text))}
+
+
+@pytest.mark.parametrize("name", RULES)
+@given(seed=st.integers(0, 2**48))
+@settings(max_examples=25, deadline=None)
+def test_a_text_is_judged_alike_with_sieves_from_the_first_miss_on_and_without(name: str, seed: int) -> None:
+    text = crowd(seed, RULES[name], 30)
+    verdicts: list[object] = []
+    for patience in (0, 10**9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(finders, "PATIENCE", patience)
+            verdicts.append(VALIDATOR.check_text(text))
+    assert verdicts[0] == verdicts[1]
+
+
+@given(st.lists(st.text(string.digits, min_size=1, max_size=19), max_size=40))
+def test_luhn_in_lanes_is_luhn(values: list[str]) -> None:
+    assert luhn(19)(values) == [k for k, value in enumerate(values) if luhn_ok(value)]
+
+
+@given(st.lists(st.text(string.digits + string.ascii_uppercase, min_size=1, max_size=34), max_size=40))
+def test_mod_97_in_lanes_is_mod_97(values: list[str]) -> None:
+    numbers = [int("".join(str(int(sign, 36)) for sign in value)) for value in values]
+    assert mod97(34)(values) == [k for k, number in enumerate(numbers) if number % 97 == 1]
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=20),
+    st.integers(2, 60),
+    st.lists(st.text(string.digits, min_size=20, max_size=20), max_size=20),
+)
+def test_a_weighted_sum_in_lanes_never_overflows(weights: list[int], modulus: int, texts: list[str]) -> None:
+    numbers = bytes(max(0, code - 48) for code in range(256))
+    values = [text[: len(weights)] for text in texts]
+    sums = [sum(w * int(d) for w, d in zip(weights, value, strict=True)) for value in values]
+    right = [k for k, total in enumerate(sums) if total % modulus == 0]
+    assert weighted(numbers, weights, modulus)(values) == right
