@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from sparkle.errors import ConfigurationError, PolicyError
-from sparkle.llm.policy import DEFAULT_ROLES, AllowEntry, InputPolicy, Trust, mode_for
+from sparkle.llm.policy import DEFAULT_ROLES, AllowEntry, InputPolicy, Trust, deciding_key, mode_for
 from sparkle.llm.safety import shape
 from sparkle.llm.safety.classifier import (
     MODEL_DIRECT,
@@ -118,6 +118,7 @@ class LLMSafety:
             if not any(entry.covers(rule) for rule in self.rules):
                 where = f"input.allow[{index}].rule"
                 raise PolicyError(f"{where}: no rule or category is called {entry.rule!r}", param=where)
+        self._lenient = _lenient(policy, self.rules)
         off = [rule for rule, mode in self._modes.items() if mode is Mode.OFF]
         self._silent = len(off) == len(self._modes)
         self._harmless = Remembered(policy.remember)
@@ -261,7 +262,7 @@ class LLMSafety:
         code: CodeSpans | None = None
         for hit in judgement.hits:
             info = self._infos[hit.rule]
-            mode = self._mode(hit.rule, watched)
+            mode = self._mode(hit.rule, watched or (hit.rule in self._lenient and trust == "untrusted"))
             if self._allow and any(entry.allows(info, text[hit.start : hit.end]) for entry in self._allow):
                 continue
             if info.in_code == "watch" and mode is not Mode.WATCH:
@@ -343,3 +344,14 @@ def _modes(policy: InputPolicy, rules: Sequence[RuleInfo]) -> dict[str, Mode]:
                 f"input.rules names no known rule or category: {name!r}", param=f"input.rules.{name}"
             )
     return {rule.id: mode_for(policy.rules, rule.id, rule.category, rule.default_mode) for rule in rules}
+
+
+def _lenient(policy: InputPolicy, rules: Sequence[RuleInfo]) -> frozenset[str]:
+    """The rules that the preset only watches in a user's text; what the policy says of a rule itself wins."""
+    if policy.preset != "permissive":
+        return frozenset()
+    return frozenset(
+        rule.id
+        for rule in rules
+        if rule.permissive == "watch" and deciding_key(policy.rules, rule.id, rule.category) is None
+    )

@@ -42,6 +42,8 @@ class RuleSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Whether its blanks may be missing in text whose separators were taken out."""
     in_code: Literal["enforce", "watch"] = "enforce"
     """``watch``: inside Markdown code the finding is only watched."""
+    permissive: Literal["enforce", "watch"] = "enforce"
+    """``watch``: in a user's text the preset ``permissive`` only watches it, because people at work write so, too."""
     patterns: tuple[str, ...]
     spare: tuple[str, ...] = ()
     """Harmless uses: a match within one of these does not count, except in text of tools and documents
@@ -113,6 +115,7 @@ class RuleInfo:
     scope: Scope = "any"
     in_code: Literal["enforce", "watch"] = "enforce"
     disguised: bool = False
+    permissive: Literal["enforce", "watch"] = "enforce"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ def _info(spec: RuleSpec | CombinationSpec | BuiltinSpec) -> RuleInfo:
         spec.scope if isinstance(spec, RuleSpec) else "any",
         spec.in_code if isinstance(spec, RuleSpec) else "enforce",
         isinstance(spec, RuleSpec) and spec.disguised,
+        spec.permissive if isinstance(spec, RuleSpec) else "enforce",
     )
 
 
@@ -169,9 +173,11 @@ def _folded(file: RuleFile) -> RuleFile:
     table = {code: plain for code, plain in fold_table().items() if code > 127 and plain.isalnum()}
     rules = (
         rule
-        if all(pattern.isascii() for pattern in rule.patterns)
+        if all(pattern.isascii() for pattern in (*rule.patterns, *rule.spare))
         else msgspec.structs.replace(
-            rule, patterns=tuple(pattern.translate(table) for pattern in rule.patterns)
+            rule,
+            patterns=tuple(pattern.translate(table) for pattern in rule.patterns),
+            spare=tuple(pattern.translate(table) for pattern in rule.spare),
         )
         for rule in file.rules
     )
