@@ -22,15 +22,14 @@ from sparkle.llm.safety.classifier_learned import Calibration, Stage, Thresholds
 from training.build import load
 from training.rows import Row, sources, written
 from training.train import OUT, WORK
-from training.windows import Array
+from training.windows import ASK_BYTES, Array
 
 LIMITS = {"strict": 0.05, "balanced": 0.02, "permissive": 0.005}
 """Largest share of harmless texts that a preset may flag."""
 
-ASKED = 0.03
+ASKED = 0.02
 """Share of ordinary prompts (chat, study, instructions) that the deep tier may be asked about."""
 
-ASK_CHARS = 1_100
 _DOCUMENTS = ("docs", "pydoc", "bipia", "d2l", "react", "presidio")
 _Z = 1.645
 _APART = 0.2
@@ -126,7 +125,7 @@ def calibrate(data: LeftOut) -> Calibration:
         weight_deep=w_deep,
         offset=offset,
         ask_from=ask_from,
-        ask_chars=ASK_CHARS,
+        ask_bytes=ASK_BYTES,
     )
 
 

@@ -12,9 +12,11 @@ import numpy as np
 from sparkle.llm.safety.classifier_deep import user_cache
 from sparkle.llm.safety.classifier_encoder import Encoder, cache_name, unpack
 from sparkle.llm.safety.classifier_features import MASK
+from sparkle.llm.safety.classifier_segments import touched
 from training.fit import SEED, DeepFit, FastFit, row_weights, suspicious
 from training.rows import ASIDE, Row
 from training.windows import (
+    ASK_BYTES,
     Array,
     Embeddings,
     Segments,
@@ -47,6 +49,28 @@ class Material:
     around: Array
     """float32, rows x 512: the mean embedding of each row."""
 
+    def embeddings_read(self, fast: Array) -> tuple[Array, Array]:
+        """Which segments the deep tier reads, and for each row the mean embedding of those.
+
+        Args:
+            fast: the fast tier's logits of all windows, which choose in long texts.
+        """
+        segments, windows = self.segments, self.windows
+        keep = np.ones(len(segments.owner), bool)
+        window_ends = np.append(windows.starts[1:], len(windows.owner))
+        segment_ends = np.append(segments.starts[1:], len(segments.owner))
+        around = self.around.copy()
+        for row, source in segments.sources.items():
+            here = range(windows.starts[row], window_ends[row])
+            suspects = sorted(here, key=lambda window: -float(fast[window]))
+            first, last = int(segments.starts[row]), int(segment_ends[row])
+            where = (windows.places[window] for window in suspects)
+            chosen = np.array(touched(source, segments.places[first:last], where, ASK_BYTES)) + first
+            keep[first:last] = False
+            keep[chosen] = True
+            around[row] = self.embeddings[chosen].mean(axis=0)
+        return keep, around
+
 
 @dataclass(frozen=True, slots=True)
 class Tiers:
@@ -59,7 +83,9 @@ class Tiers:
         """For every row the fast tier's greatest window and the deep tier's greatest segment."""
         m = material
         fast = self.fast.logits(m.ngrams, m.vectors)
-        deep = np.mean([head.logits(m.embeddings, m.around, m.segments.owner) for head in self.heads], axis=0)
+        keep, around = m.embeddings_read(fast)
+        deep = np.mean([head.logits(m.embeddings, around, m.segments.owner) for head in self.heads], axis=0)
+        deep[~keep] = -np.inf
         return np.maximum.reduceat(fast, m.windows.starts), np.maximum.reduceat(deep, m.segments.starts)
 
 

@@ -18,7 +18,7 @@ from sparkle.llm.safety.classifier_encoder import MissingExtraError
 from sparkle.llm.safety.classifier_fast import FastModel, Window
 from sparkle.llm.safety.classifier_features import token_spans
 from sparkle.llm.safety.classifier_file import ModelFileError, parse_model
-from sparkle.llm.safety.classifier_segments import segments
+from sparkle.llm.safety.classifier_segments import places, segments, size, touched
 from sparkle.llm.safety.fold import readable_table
 from sparkle.llm.safety.resources import read_data
 from sparkle.llm.safety.views import View
@@ -29,7 +29,6 @@ SCORES: Mapping[Preset, float] = {"strict": 0.25, "balanced": 0.5, "permissive":
 
 MAX_SPANS = 3
 _SPAN_TOKENS = 16
-_MAX_SEGMENTS = 40
 _UNDECIDED = 0.24
 """Highest score of a text that waits for the deep tier's word, below that of every preset."""
 _EXPLAINED = SCORES["strict"]
@@ -81,8 +80,8 @@ class Calibration(Struct, frozen=True, forbid_unknown_fields=True):
     """The logit of both tiers is ``weight_fast * fast + weight_deep * deep + offset``."""
     ask_from: float
     """Fast logit from which the deep tier is asked."""
-    ask_chars: Annotated[int, Meta(ge=100, le=20_000)]
-    """Code points of a text that it reads at most (a third of it in Chinese), the most suspicious segments first."""
+    ask_bytes: Annotated[int, Meta(ge=100, le=20_000)]
+    """UTF-8 bytes of a text that it reads at most: the segments that the fast tier finds most suspicious."""
 
 
 class LearnedClassifier:
@@ -147,31 +146,16 @@ class LearnedClassifier:
     def _ask(self, deep: DeepTier, view: View, windows: list[Window]) -> tuple[float, tuple[int, int]] | None:
         """The deep tier's logit and the segment that speaks most for it; ``None`` while it is not ready."""
         cut = segments(view.source)
-        if len(view.source) > self.calibration.ask_chars or len(cut) > _MAX_SEGMENTS:
-            cut = self._most_suspicious(view, windows, cut)
+        if size(view.source) > self.calibration.ask_bytes:
+            suspects = sorted(windows, key=lambda window: -window.logit)
+            where = places(view, ((window.first, window.last) for window in suspects))
+            cut = [cut[index] for index in touched(view.source, cut, where, self.calibration.ask_bytes)]
         table = readable_table()
         logits = deep.logits([view.source[start:end].translate(table) for start, end in cut])
         if logits is None:
             return None
         best = max(range(len(cut)), key=logits.__getitem__)
         return logits[best], cut[best]
-
-    def _most_suspicious(
-        self, view: View, windows: list[Window], cut: list[tuple[int, int]]
-    ) -> list[tuple[int, int]]:
-        """The segments in the windows that the fast tier likes least, as many as may be read, in order."""
-        places = token_spans(view.data)
-        room = self.calibration.ask_chars
-        chosen: set[int] = set()
-        for window in sorted(windows, key=lambda window: -window.logit):
-            first, last = view.characters(places[window.first][0], places[window.last - 1][1])
-            for index, (start, end) in enumerate(cut):
-                if start < last and first < end and index not in chosen:
-                    room -= len(view.source[start:end].encode("utf-8", "replace"))
-                    if room < 0 or len(chosen) >= _MAX_SEGMENTS:
-                        return [cut[i] for i in sorted(chosen)] or [cut[index]]
-                    chosen.add(index)
-        return [cut[i] for i in sorted(chosen)]
 
     def _spans(self, view: View, window: Window) -> tuple[tuple[int, int], ...]:
         """The runs of tokens of a window that weigh most, in code points."""

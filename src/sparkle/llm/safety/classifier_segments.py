@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from sparkle.llm.safety.classifier_features import token_spans
+from sparkle.llm.safety.views import View
 
 SHORT = 60
 """Pieces shorter than this, in code points, are put together with the next."""
@@ -49,3 +53,33 @@ def _add(found: list[tuple[int, int]], text: str, start: int, end: int, long: in
         start = cut
     if text[start:end].strip():
         found.append((start, end))
+
+
+def size(text: str) -> int:
+    """Bytes of a text, which say better than characters how many word pieces it has."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def places(view: View, windows: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The code points of a reading that its windows (tokens ``first:last``) stand for."""
+    spans = token_spans(view.data)
+    for first, last in windows:
+        yield view.characters(spans[first][0], spans[last - 1][1])
+
+
+def touched(
+    text: str, cut: Sequence[tuple[int, int]], where: Iterable[tuple[int, int]], room: int
+) -> list[int]:
+    """Indices of the segments ``cut`` that the places ``where`` touch, in order; at least one.
+
+    Those of the first place are chosen first, until ``room`` bytes are full.
+    """
+    chosen: set[int] = set()
+    for first, last in where:
+        for index, (start, end) in enumerate(cut):
+            if start < last and first < end and index not in chosen:
+                room -= size(text[start:end])
+                if room < 0 and chosen:
+                    return sorted(chosen)
+                chosen.add(index)
+    return sorted(chosen) or [0]
