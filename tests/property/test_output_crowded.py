@@ -109,3 +109,11 @@ def test_the_verdict_of_a_stream_grows_with_what_is_withheld() -> None:
     assert stream.verdict.findings[-1].end == early.end + 4
     assert stream.finish() == ""
     assert not stream.blocked
+
+
+def test_nothing_leaves_of_a_long_text_behind_what_blocks_it() -> None:
+    text = "harmless words " * 3000 + "a.li@corp.cn " + "more words " * 9000
+    for mark in ("", "\u200b"):
+        result = OutputValidator(OutputPolicy(rules={"pii.email": Mode.BLOCK})).check_text(text + mark)
+        assert result.text == "harmless words " * 3000
+        assert result.verdict.action is Action.BLOCK

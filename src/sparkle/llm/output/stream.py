@@ -106,18 +106,15 @@ class OutputStream:
         return self._advance(len(self._text), final=False)
 
     def take_all(self, text: str, folded: str, marks: list[int], known: list[int] | None) -> str:
-        """A whole text at once: like :meth:`take` and :meth:`finish`, in one pass where it has no oversized piece.
+        """A whole text at once: like :meth:`take` and :meth:`finish`, in one pass where it is no longer than answers are.
 
         ``known`` are the families that its triggers name (:meth:`Scanner.triggered`).
         """
+        if len(text) > 2 * _SLICE:
+            out = [self.feed(text[at : at + _SLICE]) for at in range(0, len(text), _SLICE)]
+            return "".join(out) + self.finish()
         if len(folded) > MAX_PIECE and next(oversized(folded, 0), None) is not None:
             return self.take(text, folded, marks) + self.finish()
-        if len(folded) > 2 * _SLICE and not marks:
-            out = [
-                self.take(text[at : at + _SLICE], folded[at : at + _SLICE], marks)
-                for at in range(0, len(text), _SLICE)
-            ]
-            return "".join(out) + self.finish()
         self._append(text, folded, marks)
         self._known = (known,)
         return self.finish()
