@@ -14,6 +14,21 @@ from typing import NamedTuple
 from sparkle.llm.output.syntax import bounded_width
 
 
+# What a valid number of a country is one of.
+_KINDS = (
+    "fixed_line",
+    "mobile",
+    "toll_free",
+    "premium_rate",
+    "shared_cost",
+    "personal_number",
+    "voip",
+    "pager",
+    "uan",
+    "voicemail",
+)
+
+
 class Dialled(Enum):
     """What the metadata says of a number."""
 
@@ -29,16 +44,32 @@ class _Country(NamedTuple):
     lengths: range
     """Of the digits behind the code, a prefix for calls inside the country included."""
     form: re.Pattern[str] | None
-    """Matches at least the valid ones; ``None`` when the metadata rewrites numbers."""
+    """Matches at least the valid ones, of whatever kind; ``None`` when the metadata rewrites numbers."""
+
+
+def hopeless(digits: str, *, plus: bool) -> bool:
+    """Whether no beginning of these digits, from the country's code on, is of interest to :func:`dialled`; cheap."""
+    known = _known(digits[:3])
+    if known is None:
+        return True
+    size, country = known
+    if len(digits) - size < country.lengths.start:
+        return True
+    return not plus and country.form is not None and country.form.match(digits, size) is None
+
+
+@lru_cache(maxsize=1024)
+def _known(first: str) -> tuple[int, _Country] | None:
+    return next(((n, c) for n in (1, 2, 3) if (c := _country(first[:n])) is not None), None)
 
 
 @lru_cache(maxsize=8192)
 def dialled(digits: str, *, plus: bool) -> Dialled:
     """What a number is, from its country's code on; only behind ``plus`` is anything but a valid one of interest."""
-    found = next(((digits[n:], c) for n in (1, 2, 3) if (c := _country(digits[:n])) is not None), None)
+    found = _known(digits[:3])
     if found is None:
         return Dialled.NO
-    rest, country = found
+    rest, country = digits[found[0] :], found[1]
     if len(rest) not in country.lengths:
         return Dialled.NO
     if not plus and country.form is not None and not country.form.fullmatch(rest):
@@ -80,7 +111,13 @@ def _country(code: str) -> _Country | None:
         if length > 0
     ]
     widest = bounded_width(inland) if inland else 0
-    form = "|".join(f"(?:{desc.national_number_pattern})" for desc in general)
+    patterns = {
+        desc.national_number_pattern
+        for data in present
+        for kind in _KINDS
+        if (desc := getattr(data, kind)) is not None and desc.national_number_pattern
+    }
+    form = "|".join(f"(?:{pattern})" for pattern in sorted(patterns))
     return _Country(
         range(1 if rewritten else min(lengths), max(lengths) + widest + 1),
         None if rewritten else re.compile(f"(?:{inland})?(?:{form})" if inland else form),

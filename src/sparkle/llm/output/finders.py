@@ -11,7 +11,7 @@ from sparkle.llm.output.engine import Find
 from sparkle.llm.output.modes import Quoted
 from sparkle.llm.output.rules import Family, Rule
 from sparkle.llm.output.screens import OVERLAP
-from sparkle.llm.output.sieve import PATIENCE
+from sparkle.llm.output.sieve import PATIENCE, Place
 from sparkle.llm.output.spans import Span
 from sparkle.llm.output.text import JOINED, run_end, run_start
 
@@ -114,16 +114,30 @@ def find_pieces(family: Family, work: Pass) -> None:
 
 
 def _find_sieved(family: Family, work: Pass, low: int) -> None:
-    """Values of a ``piece`` family that begin at ``low`` or behind it, by the sieves of its rules."""
+    """Values of a ``piece`` family that begin at ``low``, a run's end, or behind it, by the sieves of its rules."""
+    text, high = work.text, work.high
+    places = list(_sieved(family, text, max(low, work.low), high))
+    if not all(rule.sieve and rule.sieve.exact for rule in family.rules):
+        done = low
+        for start in sorted({place.start for _, place in places}):
+            if start >= done and len(work.judged) <= work.room:
+                first, done = run_start(text, start, done), run_end(text, start)
+                _judge_run(family, work, first, text[first:done])
+        return
     counted: set[int] = set()
+    for rule, (start, end) in places:
+        accepted = rule.accepts(text, start, end)
+        if accepted:
+            if start not in counted:
+                counted.add(start)
+                work.judged += [start] * rule.spec.weight
+            work.spans.append(Span(*accepted, rule))
+
+
+def _sieved(family: Family, text: str, low: int, high: int) -> Iterator[tuple[Rule, Place]]:
     for rule in family.rules:
-        for start, end in rule.sieve(work.text, max(low, work.low), work.high) if rule.sieve else ():
-            accepted = rule.accepts(work.text, start, end)
-            if accepted:
-                if start not in counted:
-                    counted.add(start)
-                    work.judged += [start] * rule.spec.weight
-                work.spans.append(Span(*accepted, rule))
+        for place in rule.sieve.places(text, low, high) if rule.sieve else ():
+            yield rule, place
 
 
 def _judge_run(family: Family, work: Pass, first: int, run: str) -> None:
@@ -134,29 +148,25 @@ def _judge_run(family: Family, work: Pass, first: int, run: str) -> None:
     if known is None:
         return
     counted: set[int] = set()  # one value, however many rules look at it
-    index = -1
-    for rule in family.rules:
-        for find, group in rule.finders:
-            index += 1
-            if index not in known:
+    for index in sorted(known):
+        rule, find, group = family.finders[index]
+        at, left = 0, work.room
+        while left >= 0 and (found := find(part, at)) is not None:
+            start, end = found[group]
+            at = max(end, found[0][0] + 1)
+            if start < 0:
                 continue
-            at, left = 0, work.room
-            while left >= 0 and (found := find(part, at)) is not None:
-                start, end = found[group]
-                at = max(end, found[0][0] + 1)
-                if start < 0:
-                    continue
-                if not plain:
-                    start, end = len(part[:start].decode()), len(part[:end].decode())
-                start += first
-                if low <= start < high:
-                    accepted = rule.accepts(text, start, end + first)
-                    if accepted:
-                        left -= 1
-                        if start not in counted:
-                            counted.add(start)
-                            work.judged += [start] * rule.spec.weight
-                        work.spans.append(Span(*accepted, rule))
+            if not plain:
+                start, end = len(part[:start].decode()), len(part[:end].decode())
+            start += first
+            if low <= start < high:
+                accepted = rule.accepts(text, start, end + first)
+                if accepted:
+                    left -= 1
+                    if start not in counted:
+                        counted.add(start)
+                        work.judged += [start] * rule.spec.weight
+                    work.spans.append(Span(*accepted, rule))
 
 
 def find_numbers(family: Family, work: Pass) -> None:
@@ -170,7 +180,7 @@ def find_numbers(family: Family, work: Pass) -> None:
         if a >= high or len(work.judged) > work.room:
             return
         if vain == PATIENCE and family.sieved:
-            places = _sieved_places(family, text, seen, high)
+            places = sorted({place.start for _, place in _sieved(family, text, seen, high)})
             if (
                 not family.led
             ):  # words need not stand before a value, so the places are all there is to look at
@@ -191,10 +201,6 @@ def find_numbers(family: Family, work: Pass) -> None:
                 _judge_number(family, work, start, reach)
         vain += len(work.judged) == before
         seen = max(seen, end)
-
-
-def _sieved_places(family: Family, text: str, low: int, high: int) -> list[int]:
-    return sorted({p.start for rule in family.rules if rule.sieve for p in rule.sieve(text, low, high)})
 
 
 def _judge_number(family: Family, work: Pass, start: int, reach: int) -> None:

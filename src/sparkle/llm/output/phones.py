@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sparkle.llm.output.candidate import Candidate, Span, arithmetic, digits_of, glued, word
-from sparkle.llm.output.dialled import Dialled, dialled
+from sparkle.llm.output.dialled import Dialled, dialled, hopeless
 from sparkle.llm.output.tables import TABLES
 
 _DATE = re.compile(r"(?:19|20)\d\d[.\-/ ](?:0?[1-9]|1[0-2])[.\-/ ]\d{1,2}")
@@ -41,10 +41,15 @@ def intl_phone(c: Candidate) -> Span | None:
 
     Valid ones first, else one of a length that is possible in that country (plans change, fakes are common).
     """
+    text, start, end = c
+    value, extension, _ = text[start:end].partition("x")
+    plus = value[0] == "+"
+    dialled_digits = digits_of(value)
+    if hopeless(dialled_digits if plus else dialled_digits[2:], plus=plus) or _fiction(dialled_digits):
+        return None
     if arithmetic(c.before) or word(c.before[-1:]):
         return None
-    value, extension, _ = c.value.partition("x")
-    possible, plus = 0, value.startswith("+")
+    possible = 0
     groups = [group.span() for group in _GROUP_ENDS.finditer(value)]
     digits = "".join([value[start:end] for start, end in groups])
     for start, end in reversed(groups):

@@ -194,7 +194,9 @@ class Family:
     reach: int
     """Characters behind the end of a screen's match that its rules may look at."""
     which: Callable[[bytes], list[int] | None]
-    """Of a ``piece`` family: which of its patterns, counted through all rules, match in a run."""
+    """Of a ``piece`` family: which of ``finders`` match in a run."""
+    finders: tuple[tuple[Rule, Find, int], ...]
+    """The patterns of all its rules, each with its rule and the group that is the value."""
     led: bool
     """Whether words must stand before a value."""
     sieved: bool
@@ -299,8 +301,19 @@ def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
     # No number goes on behind a digit, so one look turns down all places inside a chain of them.
     any_number = re.compile(f"(?<![0-9])(?=[0-9(+A-Z])(?:{union})")
     sieved = all(rule.sieve for rule in rules)
+    finders = tuple((rule, find, group) for rule in rules for find, group in rule.finders)
     return Family(
-        name, family.finder, trigger, rules, screen, any_number, reach, which, bool(family.near), sieved
+        name=name,
+        finder=family.finder,
+        trigger=trigger,
+        rules=rules,
+        screen=screen,
+        any_number=any_number,
+        reach=reach,
+        which=which,
+        finders=finders,
+        led=bool(family.near),
+        sieved=sieved,
     )
 
 

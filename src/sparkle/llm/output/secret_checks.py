@@ -8,15 +8,20 @@ import math
 import re
 
 from sparkle.llm.output.candidate import Candidate, Span
+from sparkle.llm.output.engine import compile_re2, finder
 from sparkle.llm.output.tables import TABLES
 
 _WORDS = re.compile(r"[A-Za-z]+|[0-9]+")
 _NAME = re.compile(r"[A-Za-z]{1,20}(?:[\-_.][A-Za-z]{1,20})*[\-_.]?[0-9]{0,4}")  # order-import-2024
 _PREFIX = re.compile(r"[A-Za-z0-9]{2,6}[\-_]")
 _IN_URL = re.compile(r"://[^\s/@:]{0,64}:\Z")
-_PLACEHOLDER = re.compile(
-    r"(?i)your|example|sample|placeholder|dummy|changeme|redacted|insert|replace|x{4,}|\*{3,}|\.{3,}|<[^>]*>|\$\{|\{\{"
-    r"|\Atest(?:ing|[_-]?(?:key|token|secret|password))?\Z"
+# By RE2, which looks for all these words at once.
+_PLACEHOLDER = finder(
+    compile_re2(
+        r"(?i)your|example|sample|placeholder|dummy|changeme|redacted|insert|replace|x{4}|\*{3}|\.{3}|<[^>]*>|\$\{|\{\{"
+        r"|\Atest(?:ing|[_-]?(?:key|token|secret|password))?\z",
+        "placeholders of secrets",
+    )
 )
 _NOT_PASSWORDS = TABLES.words("not_passwords")
 _CALL = re.compile(r"[A-Za-z_][\w.]*\(|[A-Za-z_]\w*\.[A-Za-z_]\w*|[A-Za-z_]\w*\[")
@@ -24,6 +29,11 @@ _ASSIGNED = re.compile(r"[:=：＝>]\s{0,3}[\"'`“‘*]{0,3}\Z|[\"'`“‘]\Z")
 _LETTER, _DIGIT, _SIGN = re.compile("[A-Za-z]"), re.compile(r"\d"), re.compile(r"[^A-Za-z0-9.\-]")
 _CODE_SUFFIXES = TABLES.words("code_suffixes")
 _RESERVED = re.compile(r"(?i)(?:\A|[@.])(?:example\.(?:com|net|org|edu|cn)|example|test|invalid|localhost)\Z")
+
+
+def _placeholder(value: str) -> bool:
+    """Whether somebody is to put a secret here; a part of the value says so."""
+    return _PLACEHOLDER(value.encode(), 0) is not None
 
 
 def entropy(value: str) -> float:
@@ -55,12 +65,12 @@ def _random_looking(value: str) -> bool:
 def prefixed_key(c: Candidate) -> Span | None:
     """A key behind a provider's prefix whose rest looks random, not like a name with dashes."""
     body = _PREFIX.sub("", c.value, count=1)
-    return c.span if _random_looking(body) and not _PLACEHOLDER.search(c.value) else None
+    return c.span if _random_looking(body) and not _placeholder(c.value) else None
 
 
 def mixed_token(c: Candidate) -> Span | None:
     """A token behind a telling prefix: anything but a placeholder."""
-    return None if _PLACEHOLDER.search(c.value) or entropy(c.value) < 2.5 else c.span
+    return None if _placeholder(c.value) or entropy(c.value) < 2.5 else c.span
 
 
 def aws_key(c: Candidate) -> Span | None:
@@ -84,7 +94,7 @@ def credentials(c: Candidate) -> Span | None:
     low = secret.rstrip("@").lower()
     return (
         None
-        if low in _NOT_PASSWORDS or _PLACEHOLDER.search(secret) or low.startswith(("$", "{", "<", "%"))
+        if low in _NOT_PASSWORDS or _placeholder(secret) or low.startswith(("$", "{", "<", "%"))
         else c.span
     )
 
@@ -107,7 +117,7 @@ def bare_password(c: Candidate) -> Span | None:
     """
     value = c.value.strip("\"'`“”‘’*")
     low = value.lower().rstrip(".!?:")
-    if len(value) < 4 or low in _NOT_PASSWORDS or _PLACEHOLDER.search(value) or _CALL.match(value):
+    if len(value) < 4 or low in _NOT_PASSWORDS or _placeholder(value) or _CALL.match(value):
         return None
     assigned = _ASSIGNED.search(c.text, max(0, c.start - 8), c.start)
     kinds = (_LETTER.search(value) is not None) + (_DIGIT.search(value) is not None)
@@ -124,6 +134,6 @@ def bare_password(c: Candidate) -> Span | None:
 def long_secret(c: Candidate) -> Span | None:
     """A random-looking value assigned to something called a key, token or secret."""
     value = c.value
-    if _PLACEHOLDER.search(value) or _CALL.match(value):
+    if _placeholder(value) or _CALL.match(value):
         return None
     return c.span if _random_looking(value) else None

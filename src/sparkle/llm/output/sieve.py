@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from sparkle.llm.output.identity_checks import (
@@ -25,6 +26,7 @@ from sparkle.llm.output.identity_checks import (
     USCC_WEIGHTS,
 )
 from sparkle.llm.output.lanes import Lanes, luhn, mod97, weighted
+from sparkle.llm.output.tables import TABLES
 
 PATIENCE = 24
 """Places that a family looks at in vain, in one pass, before it turns to its sieve."""
@@ -66,6 +68,8 @@ class Place(NamedTuple):
 
 
 class _Kind(NamedTuple):
+    """How the candidates of a check are turned down together."""
+
     plain: Callable[[list[str]], list[str]]
     """Candidates as their lanes want them; empty what cannot be one."""
     lanes: Lanes
@@ -73,8 +77,25 @@ class _Kind(NamedTuple):
     """What else must hold of one whose check digits are right."""
 
 
-Sieve = Callable[[str, int, int], list[Place]]
-"""All places that begin in ``text[low:high]``, left to right."""
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """The sieve of one rule."""
+
+    patterns: tuple[re.Pattern[str], ...]
+    kind: _Kind | None
+    """``None`` when the patterns say all."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether a place is the very match of the rule's pattern, and not only in the same run."""
+        return self.kind is not None
+
+    def places(self, text: str, low: int, high: int) -> list[Place]:
+        """All places that begin in ``text[low:high]``, left to right."""
+        found: list[Place] = []
+        for pattern in self.patterns:
+            found += _places(pattern, self.kind, text, low, high)
+        return sorted(found) if len(self.patterns) > 1 else found
 
 
 def _iban(value: str) -> str:
@@ -141,31 +162,22 @@ _KINDS: dict[str, _Kind] = {
 def sieve(patterns: Sequence[str], check: str, *, whole: bool) -> Sieve | None:
     """The sieve of a rule with this check; ``None`` when there are no patterns for one.
 
-    A pattern begins with the class of the value's first sign. A value behind a letter or digit is passed over, unless
+    A pattern begins with the class of the value's first sign; ``{code_suffixes}`` stands for the words of that table. A value behind a letter or digit is passed over, unless
     the rule is ``whole`` and a label stands there.
 
     Raises:
-        KeyError: no arithmetic is known for the check.
         ValueError: a pattern does not begin with a class.
     """
     if not patterns:
         return None
-    kind = _KINDS[check]
-    compiled = [re.compile(_pattern(p, whole=whole)) for p in patterns]
-
-    def places(text: str, low: int, high: int) -> list[Place]:
-        found: list[Place] = []
-        for pattern in compiled:
-            found += _places(pattern, kind, text, low, high)
-        return sorted(found) if len(compiled) > 1 else found
-
-    return places
+    return Sieve(tuple(re.compile(_pattern(p, whole=whole)) for p in patterns), _KINDS.get(check))
 
 
 def _pattern(pattern: str, *, whole: bool) -> str:
     head = _HEAD.match(pattern)
     if head is None:
         raise ValueError("a sieve's pattern begins with a class")
+    pattern = pattern.replace("{code_suffixes}", "|".join(sorted(TABLES.words("code_suffixes"))))
     # The first sign alone is consumed: a search for a class is fast, and values may begin inside one another.
     first, rest = head.group(), pattern[head.end() :]
     if not whole:
@@ -174,9 +186,12 @@ def _pattern(pattern: str, *, whole: bool) -> str:
     return f"{first}(?<![0-9].)(?=((?:{rest}){_LOOSE_AHEAD})){_LOOSE}"
 
 
-def _places(pattern: re.Pattern[str], kind: _Kind, text: str, low: int, high: int) -> list[Place]:
+def _places(pattern: re.Pattern[str], kind: _Kind | None, text: str, low: int, high: int) -> list[Place]:
     spans = [(m.start(), m.end(1)) for m in pattern.finditer(text, low, high + _WIDEST)]
-    values = kind.plain([text[start:end] for start, end in spans if start < high])
+    values = [text[start:end] for start, end in spans if start < high]
+    if kind is None:
+        return [Place(*span) for span in spans[: len(values)]]
+    values = kind.plain(values)
     if not all(values):
         spans = [span for span, value in zip(spans, values, strict=False) if value]
         values = [value for value in values if value]
