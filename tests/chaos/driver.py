@@ -115,8 +115,8 @@ def _begin(plan: Plan, world: World) -> None:
         return
     if plan.broker_url and plan.fault != "broker-memory":
         world.relay, world.worker = world.stack.relay(), world.stack.worker()
-        return
-    world.begin()
+    else:
+        world.begin()
     if plan.fault == "two-versions":
         modules = world.stack.environ["SPARKLE_TASKS__MODULES"]
         world.beside = world.worker

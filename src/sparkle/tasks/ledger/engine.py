@@ -18,6 +18,7 @@ from sparkle.errors import ConfigurationError, MissingExtraError, SparkleError
 from sparkle.errors_tasks import LedgerSchemaError, LedgerUnavailableError
 from sparkle.masking import mask_urls
 from sparkle.sqlite_wal import use_wal
+from sparkle.tasks.ledger.sqlite_lock import READ, WRITE, begin
 
 LEDGER_FILE = "tasks.db"
 """Name of the SQLite ledger in the data folder."""
@@ -83,7 +84,8 @@ def _sqlite_engine(url: URL, synchronous: str, busy_seconds: float) -> Engine:
         url,
         pool_size=4,
         max_overflow=12,
-        connect_args={"timeout": busy_seconds, "check_same_thread": False, "cached_statements": 256},
+        # Every transaction waits for the file by itself, see `began`; within one there is nothing to wait for.
+        connect_args={"timeout": 0.0, "check_same_thread": False, "cached_statements": 256},
     )
 
     def connected(db: sqlite3.Connection, _record: object) -> None:
@@ -98,8 +100,11 @@ def _sqlite_engine(url: URL, synchronous: str, busy_seconds: float) -> Engine:
     def began(connection: Connection) -> None:
         # A writer that takes its lock at the first write may find that a reader has become stale: "locked" at once,
         # whatever the busy timeout says. So whoever may write says so at the beginning.
-        reading = connection.get_execution_options().get("sparkle_read", False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        statements = READ if connection.get_execution_options().get("sparkle_read", False) else WRITE
+        db: Any = connection.connection.driver_connection
+        if not begin(db, statements, busy_seconds):
+            for statement in statements:  # once more, so that the error is one of SQLAlchemy's
+                connection.exec_driver_sql(statement)
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", began)

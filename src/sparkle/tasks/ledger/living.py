@@ -143,6 +143,10 @@ class Living(LedgerBase):
         """
         with self._writing() as connection:
             self._run(connection, "forget_owners", before=self.now() - _FORGET_OWNERS)
+            if self._dialect == "sqlite":
+                free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+                if free > _VACUUM_PAGES:
+                    connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").all()
         if self._dialect != "sqlite":
             return
         with database_errors():
@@ -151,8 +155,5 @@ class Living(LedgerBase):
             db: Any = raw.driver_connection
             with database_errors():
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                (free,) = db.execute("PRAGMA freelist_count").fetchone()
-                if free > _VACUUM_PAGES:
-                    db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
         finally:
             raw.close()
