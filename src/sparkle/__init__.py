@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from sparkle.llm.quota import LLMCostGuard
     from sparkle.llm.results import ChatResult, StreamEvent
     from sparkle.llm.safety import LLMSafety
+    from sparkle.llm.safety.build import build_safety
     from sparkle.llm.security_wrapper import LLMSecurityWrapper
     from sparkle.llm.usage import Principal, Usage
     from sparkle.llm.verdict import Action, Finding, Mode, Severity, Verdict
@@ -136,6 +137,7 @@ __all__ = [
     "UnknownTaskError",
     "Usage",
     "Verdict",
+    "build_safety",
     "close_tasks",
     "configure_tasks",
     "current_task",
@@ -159,6 +161,7 @@ _HOMES = {
     "sparkle.llm.quota": ("LLMCostGuard",),
     "sparkle.llm.results": ("ChatResult", "StreamEvent"),
     "sparkle.llm.safety": ("LLMSafety",),
+    "sparkle.llm.safety.build": ("build_safety",),
     "sparkle.llm.security_wrapper": ("LLMSecurityWrapper",),
     "sparkle.llm.usage": ("Principal", "Usage"),
     "sparkle.llm.verdict": ("Action", "Finding", "Mode", "Severity", "Verdict"),

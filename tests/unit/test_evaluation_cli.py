@@ -161,7 +161,9 @@ def test_texts_can_be_kept_out_of_the_report(tmp_path: Path, rules: str) -> None
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
     result = run(write(tmp_path / "rows.jsonl", *ROWS), "--preset", "reckless")
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: input.preset:")
+    assert result.stderr.startswith(
+        "Error: there is no preset 'reckless'; there are strict, balanced, permissive"
+    )
 
 
 def test_a_target_and_a_policy_cannot_both_be_asked(tmp_path: Path) -> None:

@@ -74,7 +74,10 @@ class InputPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     ] = 8_192
     preset: Annotated[
         Literal["strict", "balanced", "permissive"],
-        Meta(description="How much evidence the learned classifier needs to block: strict the least."),
+        Meta(
+            description="How much evidence the learned classifier needs to block: strict the least. permissive also "
+            "only watches, in users' texts, the rules that the rule reference marks so, unless rules says otherwise."
+        ),
     ] = "balanced"
     deep: Annotated[
         Literal["auto", "on", "off"],

@@ -1,8 +1,14 @@
-"""Putting together what was pulled apart: ``i g n o r e``, ``in-struc-tions``, ``ign ore``, ``忽/略``."""
+"""Putting together what was pulled apart: ``i g n o r e``, ``in-struc-tions``, ``ign ore``, ``忽/略``.
+
+Two readings. One takes out everything between the letters, so that nothing hides a word, but then words run
+together. The other (:func:`respaced`) takes out only the sign that somebody put between all letters, and keeps what is
+left: blanks between words, punctuation.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 
@@ -41,6 +47,34 @@ def compacting(words: Sequence[str], known: Collection[str]) -> Callable[[View],
         return replace_runs(view, "compact", gone, compact=True)
 
     return read
+
+
+def respaced(view: View) -> View | None:
+    """The view without the one sign that stands between most letters of a run; ``None``: nothing else would be left."""
+    gone: list[tuple[int, int, str]] = []
+    kept = False
+    for run in sorted(
+        match.span() for match in chain(_LATIN_RUN.finditer(view.text), _CHINESE_RUN.finditer(view.text))
+    ):
+        if gone and run[0] < gone[-1][1]:
+            continue
+        gaps = [(gap.start(), gap.group()) for gap in _GAP.finditer(view.text, *run)]
+        sign, count = Counter(gap for _, gap in gaps).most_common(1)[0]
+        if count * 2 <= len(gaps):
+            continue
+        for start, gap in gaps:
+            size = len(gap)
+            if gap == sign:
+                gone.append((start, start + size, ""))
+            elif gap == sign * (size // len(sign)):
+                gone.append((start, start + size, " "))
+                kept = True
+            elif size > 2 * len(sign) and gap.startswith(sign) and gap.endswith(sign):
+                gone += [(start, start + len(sign), ""), (start + size - len(sign), start + size, "")]
+                kept = True
+            else:
+                kept = True
+    return replace_runs(view, "respaced", gone) if kept else None
 
 
 def _pieces(text: str, whole: Collection[str]) -> Iterator[tuple[int, int]]:

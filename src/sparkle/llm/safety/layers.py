@@ -16,8 +16,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from sparkle.llm.safety import decoders, respelled
-from sparkle.llm.safety.compacting import compacting
+from sparkle.llm.safety import decoders, respelled, segmenting
+from sparkle.llm.safety.compacting import compacting, respaced
 from sparkle.llm.safety.decoders import Decoder
 from sparkle.llm.safety.engine import default_engine
 from sparkle.llm.safety.fold import GONE
@@ -42,7 +42,7 @@ _CONTROL = rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 _CJK = r"[\xe4-\xe9][\x80-\xbf]{2}"
 _EMOJI = r"(?:\xf0[\x80-\xbf]{3}|\xe2[\x80-\xbf]{2})"
 _SIGN = r"[\s!-/:-@\[-`{-~]"
-_JOINED = rb"[a-z]{24}"
+_JOINED = segmenting.RUN
 """A word too long to be one: blanks were left out."""
 _APART = (
     rf"(?:\b[a-z0-9](?:{_SIGN}|{_EMOJI}){{1,3}}){{4}}[a-z0-9]\b"
@@ -155,7 +155,9 @@ def _leet(data: LayerData) -> dict[str, dict[str, str]]:
 def _disguises(data: LayerData, vocabulary: Collection[str]) -> Iterator[Layer]:
     known = (*data.words, *data.around, *vocabulary)
     yield Layer("compact", _APART, compacting((*data.words, *data.words_zh), known), 1)
+    yield Layer("respaced", _APART, respaced, 1)
     yield Layer("joined", _JOINED, _joined, 1)
+    yield Layer("words", _JOINED, lambda view: replace_runs(view, "words", segmenting.segmented(view)), 2)
     yield Layer("reversed", None, _backwards, 2)
     yield Layer("reversed words", None, _words_backwards, 2)
     yield Layer("upside down", None, _upside_down, 2)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from sparkle.llm.safety.regex import RegexSet
+from sparkle.llm.safety.segmenting import english_words
 from sparkle.llm.safety.views import Run, View
 
 _SHORTEST = 5
@@ -97,8 +99,12 @@ class Misspelt:
                 found.append((match.start(), match.end(), word))
             elif written in self._short:
                 short.append((match.start(), match.end(), self._short[written]))
-            elif len(written) >= _SHORTEST_SKELETON and written not in self._spelt:
-                other = self._further.get(written) or self._further.get(_shuffle_key(written))
+            elif len(written) >= _SHORTEST_SKELETON - 1 and written not in self._spelt:
+                other = (
+                    self._further.get(written)
+                    or self._further.get(_shuffle_key(written))
+                    or _everyday(written)
+                )
                 if other is not None:
                     short.append((match.start(), match.end(), other))
         yield from sorted([*found, *short]) if found else ()
@@ -115,6 +121,27 @@ class Misspelt:
                 if found is not None:
                     break
         return found
+
+
+def _everyday(written: str) -> str | None:
+    """The commonest English word that is this one with its inner letters shuffled or its vowels left out."""
+    if written in english_words():
+        return None
+    mended = _everyday_words()
+    return mended.get(written) or mended.get("~" + _shuffle_key(written))
+
+
+@lru_cache(maxsize=1)
+def _everyday_words() -> dict[str, str]:
+    """What shuffled letters (after a ``~``) and missing vowels may be; made when a first word is misspelt."""
+    found: dict[str, str] = {}
+    for word in english_words():
+        if len(word) >= _SHORTEST_SKELETON:
+            found.setdefault("~" + _shuffle_key(word), word)
+            skeleton = word[0] + "".join(char for char in word[1:] if char not in _VOWELS)
+            if len(skeleton) >= _SHORTEST_SKELETON - 1:
+                found.setdefault(skeleton, word)
+    return found
 
 
 def _shuffle_key(word: str) -> str:

@@ -16,7 +16,7 @@ _NUMBERS = re.compile(r"(?<![\d.])\d{1,2}(?:(?:-|[.,]? )\d{1,2}){8,}(?![\d])")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _PIG_WORD = re.compile(r"(?<![a-z])[a-z]{1,20}ay(?![a-z])")
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_BASE58_TOKEN = re.compile(r"(?<![A-Za-z0-9+/=_-])[1-9A-HJ-NP-Za-km-z]{24,400}(?![A-Za-z0-9+/=_-])")
+_BASE58_TOKEN = re.compile(r"(?<![A-Za-z0-9+/=_-])[1-9A-HJ-NP-Za-km-z]{24,1200}(?![A-Za-z0-9+/=_-])")
 _BASE58_VALUE = {char: value for value, char in enumerate(_BASE58)}
 _INLINE = "b|i|u|s|a|q|em|strong|span|font|mark|small|big|sub|sup|code|tt|abbr|cite|kbd|var|ins|del|wbr"
 _TAG = re.compile(rf"</?(?:{_INLINE})(?:\s[^<>]{{0,300}})?/?>", re.IGNORECASE)
@@ -73,7 +73,7 @@ def pig_latin(words: Collection[str], onsets: Collection[str]) -> Decoder:
 
 
 def base58(view: View) -> Iterator[Run]:
-    """Base58, as addresses of currencies are written; at most 400 characters a run, for its time grows faster."""
+    """Base58, as addresses of currencies are written; at most 1,200 characters a run, for its time grows faster."""
     for match in _BASE58_TOKEN.finditer(view.source):
         number = 0
         for char in match.group():

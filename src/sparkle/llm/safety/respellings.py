@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from sparkle.llm.safety import respelled
+from sparkle.llm.safety import respelled, wordsigns
 from sparkle.llm.safety.chinese import Homophones, Parts, Pinyin
 from sparkle.llm.safety.decoders import Decoder
 from sparkle.llm.safety.misspelt import Misspelt
@@ -83,6 +83,9 @@ def respellings() -> Iterator[Respelling]:
     yield Respelling(
         "numbered items", rb"[^\s.!?:;]\s*\n\s*[0-9]{1,2}[.)]\s+[a-z\xe4-\xe9]", respelled.numbered_items
     )
+    yield Respelling("word signs", wordsigns.SIGNS, wordsigns.word_signs)
+    yield Respelling("line ends", wordsigns.ENDS, wordsigns.line_ends)
+    yield Respelling("cut words", wordsigns.CUT, wordsigns.cut_words)
     yield Respelling(
         "odd gaps",
         rb"(?:[a-z0-9]\s{0,2}(?:\.\.|\s\.\s|[~^@$]|" + _EMOJI + rb")[^a-z0-9]{0,6}[a-z0-9]+){3}",

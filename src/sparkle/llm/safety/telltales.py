@@ -39,6 +39,17 @@ ROTATIONS: Mapping[str, Mapping[int, str]] = {
 UPSIDE_DOWN: Mapping[int, str] = {ord(a): b for a, b in zip("bdpqun", "qpdbnu", strict=True)}
 """Letters that are others when turned; the normaliser knows the rest by their looks."""
 
+_EVERYDAY = (
+    "the", "and", "you", "your", "all", "what", "that", "this", "with", "are", "for", "not", "tell", "from", "have",
+    "will", "can", "about", "how", "now", "please", "must", "should", "write", "only", "answer", "any", "was", "were",
+    "but", "which", "when", "them", "they", "there", "would",
+)  # fmt: skip
+"""Words that hardly an English text does without; a text that has some of them only rotated is rotated."""
+_EVERYDAY_PLAIN = re.compile(rb"\b(?:" + "|".join(_EVERYDAY).encode() + rb")\b")
+_LETTERS = re.compile(rb"[a-z]{3,}")
+_HEAD_BYTES = 600
+"""Of a text that are looked at for everyday words."""
+
 _COMMON_ROTATIONS = ("rot13",)
 """Those in which every word of the vocabulary is looked for."""
 
@@ -88,6 +99,11 @@ class Telltales:
             turned = word.translate(UPSIDE_DOWN)[::-1]
             if word.isascii() and turned != word[::-1]:
                 disguised.append(("upside down", turned, True))
+        self._everyday = {
+            word.translate({ord(letter): chr(code) for code, letter in table.items()}).encode(): name
+            for name, table in ROTATIONS.items()
+            for word in _EVERYDAY
+        }
         self._names = [name for name, _, _ in disguised]
         self._disguised = _Words((word, sure) for _, word, sure in disguised)
 
@@ -123,12 +139,25 @@ class Telltales:
                 fresh = self._plain.match(spelled) - plain
                 if len(fresh) >= _ENOUGH or self._plain.sure(fresh):
                     found.add(name)
+        if data.isascii():
+            found |= self._rotated(data)
         together = self._together.match(data.translate(None, _SEPARATORS))
         if together:
             fresh = together - self._together.match(data)
             if self._together.sure(fresh) or len(fresh) >= _ENOUGH:
                 found.add("compact")
         return found
+
+    def _rotated(self, data: bytes) -> set[str]:
+        """Rotations under which a text has everyday words, where it has none as it stands."""
+        if _EVERYDAY_PLAIN.search(data, 0, _HEAD_BYTES) is not None:
+            return set()
+        met: dict[str, set[bytes]] = {}
+        for token in _LETTERS.findall(data, 0, _HEAD_BYTES):
+            name = self._everyday.get(token)
+            if name is not None:
+                met.setdefault(name, set()).add(token)
+        return {name for name, tokens in met.items() if len(tokens) >= _ENOUGH}
 
 
 class _Words:

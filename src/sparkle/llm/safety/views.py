@@ -23,7 +23,7 @@ _EVERYDAY = frozenset(
     {
         "visible", "url", "entities", "escapes", "json", "quoted-printable", "inline tags", "string pieces",
         "named pieces", "numbered items", "odd gaps", "chinese gaps", "chinese lines", "misspelt", "pinyin",
-        "homophones",
+        "homophones", "word signs", "line ends", "cut words", "respaced", "words",
     }
 )  # fmt: skip
 """Readings of ways to write that are common where nothing is hidden."""

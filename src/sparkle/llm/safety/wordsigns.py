@@ -1,0 +1,60 @@
+"""Signs where blanks should be, and words cut in two: ``ignore_all_previous``, ``**all** **of**``, ``in-struc-tions``.
+
+People write so, too: file names, emphasis, text taken from a page set in columns. It hides little from the rules, which
+take signs for blanks, and much from everything that reads words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+from sparkle.llm.safety.segmenting import english_words
+from sparkle.llm.safety.views import Run, View
+
+SIGNS = rb"(?:[a-z]+[_-]){4}[a-z]|[a-z.,]\*\*\s\*\*[^\s*]+\*\*\s\*\*"
+"""Five words with hyphens or underscores between them, or three in a row emphasised one by one."""
+
+ENDS = rb"[a-z]-[ \t]{0,2}\r?\n[ \t]{0,4}[a-z]"
+"""A hyphen at the end of a line."""
+
+CUT = rb"(?:[a-z]-[a-z]+[^a-z-](?:[a-z]+[^a-z-])?[^a-z-]?[a-z]*){3}"
+"""Three words with a hyphen inside, near each other."""
+
+_JOINED = re.compile(r"(?<![A-Za-z])[A-Za-z',.()?!:]{1,24}(?:[_-]{1,2}[A-Za-z0-9',.()?!:]{1,24}){4,}")
+_SIGN = re.compile(r"(?<=[\w',.()?!:])[_-]{1,2}(?=[\w',.()?!:])")
+_EMPHASIS = re.compile(r"(\*\*|__)(?=[^\s*_])|(?<=[^\s*_])(\*\*|__)")
+_END = re.compile(r"(?<=[A-Za-z])-[ \t]{0,2}\r?\n[ \t]{0,4}(?=[a-z])")
+_HYPHEN = re.compile(r"(?<![a-z-])[a-z]{1,12}(?:-[a-z]{1,12}){1,3}(?![a-z-])")
+
+
+def word_signs(view: View) -> Iterator[Run]:
+    """Blanks for the signs between words, nothing for the marks of emphasis."""
+    signs = (
+        (run.start() + gap.start(), run.start() + gap.end(), " ")
+        for run in _JOINED.finditer(view.source)
+        for gap in _SIGN.finditer(run.group())
+    )
+    marks = ((match.start(), match.end(), "") for match in _EMPHASIS.finditer(view.source))
+    at = 0
+    for start, end, text in sorted(chain(signs, marks)):
+        if start >= at:
+            yield start, end, text
+            at = end
+
+
+def line_ends(view: View) -> Iterator[Run]:
+    """Words put together that a line's end cuts."""
+    for match in _END.finditer(view.source):
+        yield match.start(), match.end(), ""
+
+
+def cut_words(view: View) -> Iterator[Run]:
+    """Words put together that a hyphen cuts into what is no word."""
+    known = english_words()
+    for match in _HYPHEN.finditer(view.text):
+        parts = match.group().split("-")
+        word = "".join(parts)
+        if word in known and not all(part in known for part in parts):
+            yield match.start(), match.end(), word
