@@ -160,3 +160,16 @@ def test_a_long_harmless_answer_passes_a_long_prompt() -> None:
     assert VALIDATOR.check_text(answer, prompt=guard).text == answer
     copied = answer + " " + prompt[5000:5200]
     assert VALIDATOR.check_text(copied, prompt=guard).verdict.action is Action.BLOCK
+
+
+def test_a_short_text_that_was_clean_is_judged_anew_beside_a_prompt_it_must_not_give_away() -> None:
+    assert VALIDATOR.check_text(CANARY).verdict.action is Action.ALLOW
+    assert VALIDATOR.check_text(CANARY).verdict.action is Action.ALLOW
+    assert VALIDATOR.check_text(CANARY, prompt=GUARD).verdict.action is Action.BLOCK
+
+
+def test_what_is_kept_of_clean_short_texts_is_bounded() -> None:
+    validator = OutputValidator(OutputPolicy())
+    for number in range(2_000):
+        assert validator.check_text(f"answer {number}").text == f"answer {number}"
+    assert len(validator._known_clean) <= 512  # pyright: ignore[reportPrivateUsage] - there is no other way to see it

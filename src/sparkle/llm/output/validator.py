@@ -17,13 +17,16 @@ from sparkle.llm.policy import OutputPolicy
 from sparkle.llm.verdict import ALLOW
 
 _LEAK_SLICE = 65536
+_SHORT = 64
+_MOST_SHORT = 512
 
 
 class OutputValidator:
     """Layer 4: sensitive data, secrets, active content and the hidden prompt in what a model answers.
 
-    Fails closed: an error in here is for the caller to treat as a block unless the policy says otherwise. Holds no
-    state of a text; one instance serves all threads and requests.
+    Fails closed: an error in here is for the caller to treat as a block unless the policy says otherwise. One instance
+    serves all threads and requests. It keeps the last few hundred short strings in which it found nothing: the names
+    around an answer (model, kind of object, fingerprint) are the same in every answer.
     """
 
     def __init__(self, policy: OutputPolicy) -> None:
@@ -39,6 +42,7 @@ class OutputValidator:
         overlap = policy.prompt_overlap_chars if "leak.system_prompt" in modes else 0
         self._canaries = "leak.canary" in modes
         self._guards = PromptGuards(overlap)
+        self._known_clean: set[str] = set()
 
     @property
     def rules(self) -> tuple[RuleDescription, ...]:
@@ -68,12 +72,19 @@ class OutputValidator:
         return self._check(arguments, prompt, path) if result is None else result
 
     def _check(self, text: str, prompt: PromptGuard | None, path: str) -> OutputResult:
+        short = len(text) <= _SHORT and (prompt is None or not prompt.active)
+        if short and text in self._known_clean:
+            return OutputResult(ALLOW, text)
         folded, marks = fold(text)
         data = folded.encode()
         known = self._scanner.triggered(data)
         if known is None:
             crowded = any(a == b for a, b in zip(marks, marks[MAX_INVISIBLE:], strict=False))
             if not crowded and self._clean(folded, data, prompt):
+                if short:
+                    if len(self._known_clean) >= _MOST_SHORT:
+                        self._known_clean.clear()
+                    self._known_clean.add(text)
                 return OutputResult(ALLOW, text)
         stream = OutputStream(self._scanner, self._compiled, prompt, path)
         out = stream.take_all(text, folded, marks, known)
