@@ -70,10 +70,14 @@ class Probe:
             return
         left, found = EXACT_BYTES, 0
         while found < limit and (hit := loose.search(data, start, stop)) is not None and hit[1] > hit[0]:
+            if left < 0:
+                yield hit
+                found, start = found + 1, hit[1]
+                continue
             # Back to where the sentence begins; forth a little beyond where it ends, for what stands at its edge.
             first = max(data.rfind(mark, start, hit[0]) for mark in _STOPS)
             first = start if first < 0 else first
-            after = after_stop(data, hit[1], stop)
+            after = after_stop(data, hit[1], min(hit[1] + left + 1, stop))  # a longer sentence is not read
             left -= after - first
             if left < 0:
                 yield hit

@@ -12,8 +12,10 @@ from typing import Any, cast
 
 from sparkle.errors import ConfigurationError
 
-RULE_MEMORY = 1 << 20
-"""Bytes one rule's automaton may hold; above it RE2 forgets states or walks the NFA: slower, never wrong."""
+RULE_MEMORY = 1 << 21
+"""Bytes one rule's automaton may hold; above it RE2 forgets states or walks the NFA: slower, never wrong.
+
+Half of it makes the worst text of the worst rule thirty times as slow (docs/decisions/0057)."""
 
 SET_MEMORY = 16 << 20
 """Bytes a set's automaton may hold."""
