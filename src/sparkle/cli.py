@@ -45,6 +45,8 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except SparkleError as exc:
             raise click.ClickException(exc.message) from exc
+        except BrokenPipeError:
+            raise  # `sparkle ... | head`: nobody wants the rest; click ends without a word
         except OSError as exc:
             # A folder that cannot be written, a file that is none: the system's own words and the path say enough.
             where = f": {exc.filename}" if exc.filename else ""

@@ -258,6 +258,9 @@ def _whole_names(problem: Problem, tree: dict[str, Any]) -> Iterator[Problem]:
         yield problem
 
 
+_WRITTEN = {"array": '["first", "second"]', "object": '{"name": ...}'}
+
+
 def _say(problem: Problem) -> str:
     # A variable holds a whole list, so its name ends where the first list position stands.
     names = list(itertools.takewhile(lambda part: isinstance(part, str), problem.path))
@@ -265,7 +268,12 @@ def _say(problem: Problem) -> str:
     if problem.message.startswith("unknown name") and len(names) == len(problem.path):
         hint = f"; did you mean {near}?" if (near := _nearest(variable)) else ""
         return f"unknown setting {problem.where!r} ({variable}){hint} `sparkle settings` lists them all"
-    return f"{problem.where} ({variable}) {problem.message}" if problem.path else problem.message
+    if not problem.path:
+        return problem.message
+    # Whoever writes a variable thinks of a text, and is not helped by the name of a type.
+    how = next((how for kind, how in _WRITTEN.items() if f"expected {kind}" in problem.message), "")
+    hint = f"; write it as JSON: {variable}='{how}'" if how and len(names) == len(problem.path) else ""
+    return f"{problem.where} ({variable}) {problem.message}{hint}"
 
 
 def _nearest(variable: str) -> str | None:

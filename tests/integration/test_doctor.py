@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -25,7 +27,9 @@ from sparkle.settings import Settings
 from sparkle.tasks.broker import broker_answers, broker_command
 from sparkle.tasks.ledger import Ledger
 from sparkle.tasks.ledger.migrate import HEAD
-from sparkle.tasks.record import Failure, NewTask
+from sparkle.tasks.record import Failure, NewTask, TaskRecord
+from sparkle.tasks.routing import announcement
+from sparkle.tasks.states import TaskMode, TaskState
 
 NOTHING_LISTENS = "127.0.0.1:1"
 SECRET = "hunter2-very-secret"
@@ -318,3 +322,69 @@ def test_a_check_that_crashes_hides_no_other() -> None:
     [finding] = examine("odd", crash, Settings())
     assert finding.status is Status.FAILED
     assert finding.message == "could not be checked: RuntimeError"
+
+
+def test_short_tasks_are_no_backlog_of_the_workers(folder: Path) -> None:
+    with Ledger.open(folder) as ledger:
+        ledger.announce("m", "manager", 60.0)
+        record = TaskRecord(
+            id="0190a5a0-0000-7000-8000-000000000001",
+            mode=TaskMode.SHORT,
+            name="s",
+            state=TaskState.RUNNING,
+            created_at=ledger.now(),
+            due_at=ledger.now(),
+            lease_owner="m",
+        )
+        ledger.write_short([record])
+        told = doctor(folder)
+    assert told.exit_code == 0
+    told.of("worker", "note")
+    assert "0 tasks are unfinished" in told.of("backlog", "ok")["message"]
+
+
+def test_killed_workers_are_told_from_those_that_left(folder: Path) -> None:
+    with Ledger.open(folder) as ledger:
+        ledger.add([NewTask(name="t", queue="q")])
+        ledger.announce("left", "worker", 60.0)
+        ledger.leave("left")
+        assert "stopped in order" in doctor(folder).of("worker", "failed")["message"]
+        ledger.announce("killed", "worker", -1.0)
+        assert "1 were killed" in doctor(folder).of("worker", "failed")["message"]
+        ledger.announce("alive", "worker", 60.0)
+        assert "1 alive" in (message := doctor(folder).of("worker", "ok")["message"])
+        assert "1 were killed" in message
+
+
+def test_tasks_that_no_live_worker_knows_are_named(folder: Path) -> None:
+    with Ledger.open(folder) as ledger:
+        ledger.announce("relay", "relay", 60.0)
+        ledger.announce("w", "worker", 60.0, info=announcement(["known"], ["q"], "edition"))
+        ledger.add([NewTask(name="known", queue="q"), NewTask(name="newer", queue="q")])
+        found = doctor(folder).of("task names", "warning")
+    assert "newer" in found["message"]
+    assert "known," not in found["message"]
+
+
+def test_modules_with_tasks_are_imported_elsewhere_and_judged(folder: Path) -> None:
+    modules = json.dumps(["tests.support.tasks_sample", "json.decoder", "no_such_module"])
+    told = doctor(folder, TASKS__MODULES=modules)
+    assert told.exit_code == 1
+    assert "tests.support.tasks_sample registers" in told.of("task modules", "ok")["message"]
+    assert "json.decoder registers no task" in told.of("task modules", "warning")["message"]
+    found = told.of("task modules", "failed")
+    assert "no_such_module cannot be imported (ModuleNotFoundError)" in found["message"]
+    assert "SPARKLE_TASKS__MODULES" in found["mend"]
+
+
+def test_whoever_closes_the_pipe_is_not_told_of_it(folder: Path) -> None:
+    env = {**os.environ, "SPARKLE_DATA_DIR": str(folder), "SPARKLE_SERVER__PORT": "1"}
+    command = [sys.executable, "-m", "sparkle.cli", "doctor"]
+    with subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as told:
+        assert told.stdout is not None
+        assert told.stderr is not None
+        assert told.stdout.readline()
+        told.stdout.close()
+        assert told.stderr.read() == ""

