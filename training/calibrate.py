@@ -60,10 +60,10 @@ class LeftOut:
         return np.array([row.family for row in self.rows])
 
 
-def left_out(work: Path) -> LeftOut:
-    """What ``training.train`` kept."""
+def left_out(work: Path, file: str = "left_out.npz") -> LeftOut:
+    """What ``training.train`` kept: of families left out, or (``left_out_rows.npz``) of rows."""
     built = load(work)
-    with np.load(work / "left_out.npz") as kept:
+    with np.load(work / file) as kept:
         data = LeftOut(built.rows[: built.collected], kept["fast"], kept["deep"])
     return data.where(~np.isnan(data.fast))
 

@@ -53,6 +53,10 @@ def main() -> None:
         real = np.arange(len(own)) < built.collected
         fast, deep = model.left_out_logits(material, own, carrier, say)
         np.savez(chosen.work / "left_out.npz", fast=fast[real], deep=deep[real], fold=own[real])
+        carried = np.array([bool(name) for name in built.carriers])
+        fast, deep = model.left_out_rows(material, own == rows.ASIDE, real, carried)
+        np.savez(chosen.work / "left_out_rows.npz", fast=fast[real], deep=deep[real])
+        say("left out a fifth of the rows of every public set")
     tiers = model.train(material, np.ones(len(built.rows), bool), heads=model.HEADS)
     say("fitted on all rows")
     export.write(chosen.out, "fast.bin", export.fast_file(tiers.fast, material.words.keys))
