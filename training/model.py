@@ -176,7 +176,7 @@ def left_out_logits(
 
 
 def left_out_rows(material: Material, aside: Array, real: Array, carried: Array) -> tuple[Array, Array]:
-    """For a fifth of the public rows the logits of tiers that saw the rest of their sets: fast, deep; NaN for all others.
+    """For a fifth of the public rows the logits of tiers that saw the rest of their sets: fast, deep; NaN elsewhere.
 
     Args:
         material: everything.
