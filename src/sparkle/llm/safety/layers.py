@@ -111,6 +111,11 @@ def _joined(view: View) -> View | None:
     return replace_runs(view, "joined", runs, compact=True)
 
 
+def _words(view: View) -> View | None:
+    # A joined view's letters are its parent's, which has this reading itself.
+    return None if view.name == "joined" else replace_runs(view, "words", segmenting.segmented(view))
+
+
 def _backwards(view: View) -> View:
     return view.child("reversed", view.source[::-1], Mirror(len(view.source)))
 
@@ -157,7 +162,7 @@ def _disguises(data: LayerData, vocabulary: Collection[str]) -> Iterator[Layer]:
     yield Layer("compact", _APART, compacting((*data.words, *data.words_zh), known), 1)
     yield Layer("respaced", _APART, respaced, 1)
     yield Layer("joined", _JOINED, _joined, 1)
-    yield Layer("words", _JOINED, lambda view: replace_runs(view, "words", segmenting.segmented(view)), 2)
+    yield Layer("words", _JOINED, _words, 2)
     yield Layer("reversed", None, _backwards, 2)
     yield Layer("reversed words", None, _words_backwards, 2)
     yield Layer("upside down", None, _upside_down, 2)
