@@ -133,21 +133,21 @@ def _worst_rules(quick: bool) -> Rows:
     slowest: list[tuple[float, str, Any, int]] = []
     for probe in probes:
         for seed in range(2):
-            data = _made_of(probe.source, 60_000, seed)
+            data = made_of(probe.source, 60_000, seed)
             spent = _cpu(lambda probe=probe, data=data: list(probe.spans(data, 64)), 1)
             slowest.append((spent, probe.target.rule, probe, seed))
     slowest.sort(key=lambda row: -row[0])
     worst = 0.0
     name = ""
     for _, rule, probe, seed in slowest[: 3 if quick else _WORST_KEPT]:
-        data = _made_of(probe.source, _MEGABYTE, seed)
+        data = made_of(probe.source, _MEGABYTE, seed)
         spent = _cpu(lambda probe=probe, data=data: list(probe.spans(data, 64)), 1)
         if spent > worst:
             worst, name = spent, rule
     return [(f"worst of {len(probes)} patterns on 1 MB of its own words", f"{worst * 1e3:.0f} ms ({name})")]
 
 
-def _made_of(source: bytes, size: int, seed: int) -> bytes:
+def made_of(source: bytes, size: int, seed: int) -> bytes:
     """Text of the literals of a pattern in random order, without ever completing many of its matches."""
     import re
 

@@ -1,0 +1,66 @@
+"""Twice the text is no more than twice the work, and near misses with a check digit hardly reach a rule."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from sparkle.llm.output import OutputValidator
+from sparkle.llm.output.rules import Rule, RuleSpec, load_rule_files
+from sparkle.llm.output.samples import expand
+from sparkle.llm.output.scan import MAX_JUDGED
+from sparkle.llm.output.sieve import PATIENCE
+from sparkle.llm.policy import OutputPolicy
+
+VALIDATOR = OutputValidator(OutputPolicy())
+RULES = load_rule_files().rules
+SLICE = 32_768
+SIZE = 20_000
+
+
+def asked(text: str) -> int:
+    """How often a rule was asked about a place in a text."""
+    count = 0
+    accepts = Rule.accepts
+
+    def counted(rule: Rule, text: str, start: int, end: int) -> tuple[int, int] | None:
+        nonlocal count
+        count += 1
+        return accepts(rule, text, start, end)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "accepts", counted)
+        VALIDATOR.check_text(text)
+    return count
+
+
+def repeated(templates: tuple[str, ...], size: int) -> str:
+    rng = random.Random(3)
+    unit = "".join(expand(template, rng) + " " for _ in range(20) for template in templates)
+    return unit * (size // len(unit) + 1)
+
+
+@pytest.mark.parametrize("rule", [r for r in RULES if r.counterexamples], ids=lambda r: r.id)
+def test_twice_the_near_misses_ask_the_rules_twice_as_often(rule: RuleSpec) -> None:
+    once = asked(repeated(rule.counterexamples, SIZE))
+    assert asked(repeated(rule.counterexamples, 2 * SIZE)) <= 2.2 * once + 8 * PATIENCE
+
+
+@pytest.mark.parametrize("rule", [r for r in RULES if r.examples], ids=lambda r: r.id)
+def test_a_text_full_of_values_is_judged_no_further_than_to_where_it_is_crowded(rule: RuleSpec) -> None:
+    text = repeated(rule.examples, 10 * SIZE)
+    # Whatever is asked behind the crowd is asked within one slice; a rule looks at a place with a few patterns.
+    assert asked(text) <= 8 * (MAX_JUDGED + SLICE // 8)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("A123456780 ", "A123456789 ", "A123456(9) ", "DE89370400440532013001 ", "91110000600037341X "),
+        *("4111111111111112 ", "card 1234567890123 ", "110101199003071234 ", "a@example.com ", "y = W@x.transpose() "),
+        *("300.1.2.3 ", "a::b ", "00:00:00:00:00:00 ", "AKIAIOSFODNN7EXAMPLE "),
+    ],
+)  # fmt: skip
+def test_numbers_whose_check_digit_is_wrong_hardly_reach_a_rule(text: str) -> None:
+    assert asked(text * (SLICE // len(text))) <= 8 * PATIENCE
