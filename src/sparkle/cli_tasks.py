@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def list_tasks(
 ) -> None:
     """List tasks, the newest first."""
     from sparkle.cli_output import print_rows
-    from sparkle.tasks.views import COLUMNS, task_row
+    from sparkle.tasks.views import COLUMNS, NARROW, NARROW_COLUMNS, task_row
 
     with _ledger(data_dir, config) as ledger:
         page = ledger.find(_filter(ledger, chosen), cursor=cursor, limit=limit)
@@ -40,7 +41,7 @@ def list_tasks(
     if as_json:
         click.echo(json.dumps({"tasks": rows, "next_cursor": page.next_cursor}, ensure_ascii=False, indent=2))
         return
-    print_rows(COLUMNS, rows, as_json=False)
+    print_rows(NARROW_COLUMNS if _width() < NARROW else COLUMNS, rows, as_json=False)
     if page.next_cursor:
         click.echo(f"more: --cursor {page.next_cursor}", err=True)
 
@@ -143,6 +144,15 @@ def migrate(data_dir: str | None, config: str | None, as_json: bool) -> None:
         click.echo(f"the ledger is at revision {after} already")
     else:
         click.echo(f"the ledger was at revision {before or 'none'} and is at {after} now")
+
+
+def _width() -> float:
+    """Characters in a line of the terminal; a pipe holds any number."""
+    if not sys.stdout.isatty():
+        return float("inf")
+    from rich.console import Console
+
+    return Console().width
 
 
 def _ledger(data_dir: str | None, config: str | None) -> AbstractContextManager[Ledger]:

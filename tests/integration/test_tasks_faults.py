@@ -153,6 +153,8 @@ def test_a_worker_that_is_stopped_hands_back_what_it_cannot_finish(
         waiting = made.tasks.schedule([TaskCall("t.write", (str(notes), str(i))) for i in range(2, 20)])
         some_have_run(made, notes, 2)
         assert worker.stop(sig) == 0
+        if sig is signal.SIGTERM:
+            assert worker.log.read_text().count("worker children still run tasks") == 1
         for task in held:
             record = made.ledger.get(task.id)
             assert (record.attempt, record.crashes) == (0, 0)
@@ -227,6 +229,11 @@ def test_a_second_broker_on_the_same_folder_is_refused_and_the_first_dies_with_i
         assert second.process.wait() == 1
         assert "already runs" in second.log.read_text()
         assert first.alive
+        # The whole server says so once, instead of starting a broker again and again.
+        server = [sys.executable, "-m", "sparkle.cli", "serve", "--port", "0", "--with-worker"]
+        refused = made.start("server", [*server, "--upstream", "http://127.0.0.1:9/v1"])
+        assert refused.process.wait() == 1
+        assert "without --with-worker" in refused.log.read_text()
         owner = made.start("owner", [sys.executable, "-c", _OWNER, str(tmp_path / "other")])
         made.wait(lambda: (tmp_path / "other" / "pid").exists(), "the owner has started a broker")
         pid = int((tmp_path / "other" / "pid").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Generator
@@ -138,6 +139,36 @@ def test_show_tells_everything_with_arguments_and_result(folder: Path, ledger: L
     assert '{"to": "小明"}' in text
     assert "idempotency key   k1" in text
     assert "error" not in text
+
+
+def test_what_a_task_survived_is_not_shown_as_its_outcome(folder: Path, ledger: Ledger) -> None:
+    record = added(ledger)
+    claimed(ledger, record)
+    ledger.expire(owner="worker-1")
+    ledger.complete(claimed(ledger, record), None)
+    shown = as_json(tasks(folder, "show", record.id, "--json"))
+    assert (shown["state"], shown["crashes"]) == ("succeeded", 1)
+    assert (shown["error_type"], shown["error_message"]) == (None, None)
+    assert str(shown["earlier_error"]).startswith("WorkerCrashed")
+    (row,) = as_json(tasks(folder, "list", "--json"))["tasks"]
+    assert row["error"] is None
+
+
+@pytest.mark.parametrize(("columns", "longest"), [(80, 80), (160, 160)])
+def test_a_list_fits_the_terminal(folder: Path, ledger: Ledger, columns: int, longest: int) -> None:
+    record = added(ledger, name="send_a_mail_with_a_long_name", user_id="somebody@example.org")
+    master, slave = pty.openpty()
+    env = {**os.environ, "SPARKLE_DATA_DIR": str(folder), "COLUMNS": str(columns), "TERM": "xterm"}
+    command = [sys.executable, "-m", "sparkle.cli", "tasks", "list"]
+    done = subprocess.run(command, env=env, stdout=slave, stderr=subprocess.PIPE, check=True)
+    os.close(slave)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", os.read(master, 65536).decode()).splitlines()
+    os.close(master)
+    assert done.stderr == b""
+    assert max(map(len, lines)) <= longest
+    (row,) = [line for line in lines if record.id in line]
+    assert "waiting" in row
+    assert ("attempt" in "".join(lines)) == (columns > 100)
 
 
 def test_an_unknown_task_is_said_in_one_line(folder: Path, ledger: Ledger) -> None:

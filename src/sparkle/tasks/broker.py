@@ -124,6 +124,17 @@ def become_broker(data_dir: Path, parent: int | None) -> None:
     os.execv(arguments[0], arguments)  # noqa: S606  a fixed binary with fixed arguments; no shell is wanted
 
 
+def must_be_free(data_dir: Path) -> None:
+    """See that no broker runs on ``data_dir``; one that is just ending is waited for.
+
+    Raises:
+        ConfigurationError: One runs.
+    """
+    lock = data_dir / _FOLDER / "lock"
+    if lock.exists():
+        os.close(_lock(lock))
+
+
 def _private_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     status = folder.stat()
@@ -146,7 +157,8 @@ def _lock(path: Path) -> int:
             if time.monotonic() >= give_up:
                 os.close(lock)
                 raise ConfigurationError(
-                    f"a broker already runs on {path.parent}; stop it, or set SPARKLE_DATA_DIR to another folder"
+                    f"a broker already runs on {path.parent} (of `sparkle serve --with-worker` or `sparkle broker`); "
+                    "stop it, start this one without --with-worker, or set SPARKLE_DATA_DIR to another folder"
                 ) from None
         time.sleep(0.05)
 

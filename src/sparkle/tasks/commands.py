@@ -33,7 +33,7 @@ def task_commands(settings: Settings, config: str | None = None) -> list[TaskCom
 
     Raises:
         MissingExtraError: The extra ``tasks`` is not installed.
-        ConfigurationError: No broker has the configured address.
+        ConfigurationError: No broker has the configured address, or one runs on this data folder already.
     """
     from importlib.util import find_spec
 
@@ -50,8 +50,9 @@ def task_commands(settings: Settings, config: str | None = None) -> list[TaskCom
 
     commands = [sparkle("relay", 1), sparkle("beat", 1), sparkle("worker", 0)]
     if not settings.tasks.broker_url:
-        from sparkle.tasks.broker import broker_command, valkey_server
+        from sparkle.tasks.broker import broker_command, must_be_free, valkey_server
 
         valkey_server()  # said here, once, if it is missing
+        must_be_free(settings.data_dir)  # and not again and again by a broker that is started again and again
         commands.insert(0, TaskCommand("broker", tuple(broker_command(settings.data_dir)), env, 2))
     return commands

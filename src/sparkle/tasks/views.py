@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from sparkle.tasks.ledger import Ledger
 
 COLUMNS = ("id", "name", "user", "mode", "state", "attempt", "created", "took", "progress", "error")
-"""What a list shows on a terminal."""
+"""What a list shows in a pipe and on a wide terminal."""
+NARROW_COLUMNS = ("id", "name", "state", "took", "error")
+"""What it shows where ``COLUMNS`` would not fit."""
+NARROW = 120
+"""Fewer characters than these do not hold ``COLUMNS`` without breaking every value."""
 PROCESSES = ("relay", "worker", "beat", "manager")
 """Kinds of processes that announce themselves; other kinds are notes that processes leave for each other."""
 _AGE = re.compile(r"([0-9]{1,9})\s*([smhdw])")
@@ -76,13 +80,16 @@ def task_row(record: TaskRecord, now: int) -> dict[str, object]:
         "progress": _progress(record),
         "queue": record.queue or None,
         "priority": record.priority,
-        "error": record.error_type,
+        "error": None if record.state is TaskState.SUCCEEDED else record.error_type,
     }
 
 
 def task_details(record: TaskRecord) -> dict[str, object]:
     """Everything about a task, as JSON has it. Times are RFC 3339 in UTC."""
     args, kwargs = record.arguments
+    # What went wrong before it succeeded is history, and must not be read as its outcome.
+    over = record.state is TaskState.SUCCEEDED
+    earlier = f"{record.error_type}: {record.error_message}" if over and record.error_type else None
     return {
         "id": record.id,
         "name": record.name,
@@ -94,8 +101,9 @@ def task_details(record: TaskRecord) -> dict[str, object]:
         "args": args,
         "kwargs": kwargs,
         "result": record.value,
-        "error_type": record.error_type,
-        "error_message": record.error_message,
+        "error_type": None if over else record.error_type,
+        "error_message": None if over else record.error_message,
+        "earlier_error": earlier,
         "attempt": record.attempt,
         "max_attempts": record.max_attempts,
         "crashes": record.crashes,

@@ -191,7 +191,10 @@ class _StopSignals:
 
 
 class _Warden:
-    """A thread that kills children whose time is up. It touches no database: see :mod:`.board`."""
+    """A thread that kills children whose time is up, and says once what a stop waits for.
+
+    It touches no database: see :mod:`.board`.
+    """
 
     def __init__(self, board: Board, children: Callable[[], list[int]]) -> None:
         self._board = board
@@ -208,13 +211,27 @@ class _Warden:
             self._thread.join()
 
     def _run(self) -> None:
+        said = False
         while not self._over.wait(_WARDEN_SECONDS):
             now = time.monotonic()
+            if self._board.stop_at and not said:
+                said = True
+                self._say_stop(max(self._board.stop_at - now, 0.0))
             for index in range(self._board.slots):
                 self._judge(index, now)
             if self._board.stop_at and now > self._board.stop_at + _KILL_AFTER_SECONDS:
                 for pid in self._children():
                     _kill(pid)
+
+    def _say_stop(self, left: float) -> None:
+        running = sum(bool(self._board.slot(index).read().kill_at) for index in range(self._board.slots))
+        if running:
+            log.warning(
+                "stopping: %d of %d worker children still run tasks; what has not ended in %.0f s is handed back",
+                running,
+                self._board.slots,
+                left,
+            )
 
     def _judge(self, index: int, now: float) -> None:
         slot = self._board.slot(index)
