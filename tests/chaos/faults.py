@@ -54,6 +54,13 @@ class World:
         self.struck_at = time.monotonic()
         self.in_flight = self.in_flight | running_tasks(self.stack)
 
+    def freeze(self, *pids: int) -> None:
+        """Stop those that will be killed and note what they run: once they are dead it is handed out again at once."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        self.in_flight = self.in_flight | running_tasks(self.stack)
+
     def begin(self) -> None:
         """Start everything."""
         self.broker = (self.start_broker or self.stack.broker)()
@@ -67,7 +74,9 @@ Fault = Callable[[World], None]
 def worker_child(world: World) -> None:
     """``kill -9`` of one child; Celery's parent starts another."""
     worker = world.need(world.worker)
-    os.kill(world.rng.choice(worker.children()), signal.SIGKILL)
+    child = world.rng.choice(worker.children())
+    world.freeze(child)
+    os.kill(child, signal.SIGKILL)
     world.struck()
 
 
@@ -75,7 +84,11 @@ def worker_parent(world: World) -> None:
     """``kill -9`` of the parent alone; a new worker is started."""
     worker = world.need(world.worker)
     children = worker.children()
+    world.freeze(worker.pid, *children)
     worker.kill()
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGCONT)
     world.struck()
     world.worker = world.stack.worker()
     wait_for_end(children)
@@ -83,7 +96,9 @@ def worker_parent(world: World) -> None:
 
 def worker_group(world: World) -> None:
     """``kill -9`` of parent and children at once; a new worker is started."""
-    world.need(world.worker).kill_group()
+    worker = world.need(world.worker)
+    world.freeze(worker.pid, *worker.children())
+    worker.kill_group()
     world.struck()
     world.worker = world.stack.worker()
 
@@ -175,14 +190,18 @@ def _replace(world: World, sig: int) -> None:
 
 def two_versions(world: World) -> None:
     """The newer of two workers is killed; the older one knows only some of the tasks."""
-    world.need(world.beside).kill_group()
+    newer = world.need(world.beside)
+    world.freeze(newer.pid, *newer.children())
+    newer.kill_group()
     world.struck()
     world.beside = world.stack.worker(concurrency=1)
 
 
 def server(world: World) -> None:
     """``kill -9`` of ``sparkle serve --with-worker``: gateway, broker, relay, beat and worker at once."""
-    world.need(world.server).kill_group()
+    server = world.need(world.server)
+    world.freeze(server.pid, *server.children())
+    server.kill_group()
     world.struck()
     world.server = start_server(world.stack)
 
