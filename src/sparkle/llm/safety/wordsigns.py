@@ -22,6 +22,8 @@ ENDS = rb"[a-z]-[ \t]{0,2}\r?\n[ \t]{0,4}[a-z]"
 CUT = rb"(?:[a-z]-[a-z]+[^a-z-](?:[a-z]+[^a-z-])?[^a-z-]?[a-z]*){3}"
 """Three words with a hyphen inside, near each other."""
 
+_FEWEST_CUT = 3
+
 _JOINED = re.compile(r"(?<![A-Za-z])[A-Za-z',.()?!:]{1,24}(?:[_-]{1,2}[A-Za-z0-9',.()?!:]{1,24}){4,}")
 _SIGN = re.compile(r"(?<=[\w',.()?!:])[_-]{1,2}(?=[\w',.()?!:])")
 _EMPHASIS = re.compile(r"(\*\*|__)(?=[^\s*_])|(?<=[^\s*_])(\*\*|__)")
@@ -51,10 +53,12 @@ def line_ends(view: View) -> Iterator[Run]:
 
 
 def cut_words(view: View) -> Iterator[Run]:
-    """Words put together that a hyphen cuts into what is no word."""
+    """Words put together that a hyphen cuts into what is no word; a single one is more likely a prefix."""
     known = english_words()
+    found: list[Run] = []
     for match in _HYPHEN.finditer(view.text):
         parts = match.group().split("-")
         word = "".join(parts)
         if word in known and not all(part in known for part in parts):
-            yield match.start(), match.end(), word
+            found.append((match.start(), match.end(), word))
+    yield from found if len(found) >= _FEWEST_CUT else ()
