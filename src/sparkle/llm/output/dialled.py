@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from sparkle.llm.output.syntax import bounded_width
 
-
 # What a valid number of a country is one of.
 _KINDS = (
     "fixed_line",

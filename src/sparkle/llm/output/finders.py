@@ -22,6 +22,8 @@ _VALUE_GOES_ON = re.compile(
     f"(?:[,;|{{}}\\[\\]](?=[{JOINED}])(?![A-Za-z_]+[\"']?[=:])(?![\"']))(?:[!#-&(-+\\-./0-:<-Z\\\\^-z~])+"
 )
 _FIRST_PIECE = 256
+# No number goes on behind a digit, so one look turns down all places inside a chain of them.
+_FIRST_SIGN = re.compile("(?<![0-9])[0-9(+A-Z]")
 _BLANK = frozenset(" \n\t")
 
 
@@ -193,12 +195,9 @@ def find_numbers(family: Family, work: Pass) -> None:
             for start in places[bisect_left(places, at) : bisect_left(places, end)]:
                 _judge_number(family, work, start, reach)
         else:
-            while at < end and (match := union.search(text, at, reach)):
-                start = match.start()
-                if start >= end:
-                    break
-                at = start + 1
-                _judge_number(family, work, start, reach)
+            for sign in _FIRST_SIGN.finditer(text, at, end):  # one search would go on behind the end
+                if union.match(text, sign.start(), reach):
+                    _judge_number(family, work, sign.start(), reach)
         vain += len(work.judged) == before
         seen = max(seen, end)
 

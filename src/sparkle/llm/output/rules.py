@@ -190,7 +190,7 @@ class Family:
     screen: Find | None
     """Matches wherever a rule can (see screens.py); ``None`` for a builtin, which looks for itself."""
     any_number: re.Pattern[str]
-    """All patterns of a ``number`` family in one, to reject most places with one search."""
+    """All patterns of a ``number`` family in one, to reject most places with one look."""
     reach: int
     """Characters behind the end of a screen's match that its rules may look at."""
     which: Callable[[bytes], list[int] | None]
@@ -298,8 +298,7 @@ def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
         reach += max(bounded_width(p) for p in patterns)
     screen = _screen(name, family.finder, trigger, family.near, screens) if patterns else None
     which = _shared_set(patterns if family.finder == "piece" else ())
-    # No number goes on behind a digit, so one look turns down all places inside a chain of them.
-    any_number = re.compile(f"(?<![0-9])(?=[0-9(+A-Z])(?:{union})")
+    any_number = re.compile(union)
     sieved = all(rule.sieve for rule in rules)
     finders = tuple((rule, find, group) for rule in rules for find, group in rule.finders)
     return Family(

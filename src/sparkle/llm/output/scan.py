@@ -78,7 +78,7 @@ class Scanner:
         reaches over ``high``, a Markdown code span is not closed yet, or the text is too crowded to be judged from
         there on.
         """
-        families = [self._families[k] for k in known or ()]
+        families = [self._families[k] for k in sorted(known or ())]  # a set names them in any order
         names = {family.name for family in families}
         room = self._most - state.judged
         base = max(0, low - LOOK_BEHIND)

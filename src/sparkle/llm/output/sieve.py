@@ -162,8 +162,8 @@ _KINDS: dict[str, _Kind] = {
 def sieve(patterns: Sequence[str], check: str, *, whole: bool) -> Sieve | None:
     """The sieve of a rule with this check; ``None`` when there are no patterns for one.
 
-    A pattern begins with the class of the value's first sign; ``{code_suffixes}`` stands for the words of that table. A value behind a letter or digit is passed over, unless
-    the rule is ``whole`` and a label stands there.
+    A pattern begins with the class of the value's first sign; ``{code_suffixes}`` stands for the words of that table. A
+    value behind a letter or digit is passed over, unless the rule is ``whole`` and a label stands there.
 
     Raises:
         ValueError: a pattern does not begin with a class.

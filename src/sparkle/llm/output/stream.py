@@ -106,7 +106,7 @@ class OutputStream:
         return self._advance(len(self._text), final=False)
 
     def take_all(self, text: str, folded: str, marks: list[int], known: list[int] | None) -> str:
-        """A whole text at once: like :meth:`take` and :meth:`finish`, in one pass where it is no longer than answers are.
+        """A whole text at once: like :meth:`take` and :meth:`finish`, in one pass where it is as short as answers are.
 
         ``known`` are the families that its triggers name (:meth:`Scanner.triggered`).
         """
