@@ -19,6 +19,9 @@ from sparkle.tasks.ledger.schema import task as table
 from sparkle.tasks.record import NewTask, TaskRecord
 
 _INSERT = table.insert()
+_COLUMNS = tuple(new_row(new_record(NewTask(name="", queue=""), "", 0)))
+# The same in words: for a single task, SQLAlchemy's way to this text takes longer than SQLite takes to write the row.
+_SQLITE_INSERT = f"INSERT INTO {table.name} ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  names of ours
 _INSERT_ONCE = {
     "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(table).on_conflict_do_nothing(),
@@ -60,7 +63,11 @@ class Adding(LedgerBase):
 
     def _add(self, connection: Connection, records: list[TaskRecord]) -> list[TaskRecord]:
         if not any(_keyed(record) for record in records):
-            connection.execute(_INSERT, [new_row(record) for record in records])
+            rows = [new_row(record) for record in records]
+            if connection.dialect.name == "sqlite" and connection.dialect.paramstyle == "qmark":
+                connection.exec_driver_sql(_SQLITE_INSERT, [tuple(row.values()) for row in rows])
+            else:
+                connection.execute(_INSERT, rows)
             return records
         return self._add_once(connection, records)
 
