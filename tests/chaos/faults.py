@@ -232,7 +232,7 @@ FAULTS: dict[str, Fault] = {
 
 def running_tasks(stack: Stack, owners: frozenset[str] | None = None) -> frozenset[str]:
     """Ids of the tasks that are RUNNING (for one of ``owners``)."""
-    with stack.ledger.engine.connect() as connection:
+    with stack.ledger.read() as connection:
         rows = connection.execute(text("SELECT id, lease_owner FROM sparkle_task WHERE state = 'running'"))
         return frozenset(row[0] for row in rows if owners is None or row[1] in owners)
 

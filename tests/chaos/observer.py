@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from sparkle.tasks.ledger import Ledger
 from sparkle.tasks.states import FINISHED, TaskState
@@ -58,16 +58,21 @@ def prepare(engine: Engine) -> None:
             connection.execute(text(statement))
 
 
+def reading(engine: Engine) -> Connection:
+    """A connection that looks without taking SQLite's write lock: who is observed must not wait for the observer."""
+    return engine.execution_options(sparkle_read=True).connect()
+
+
 def completions(engine: Engine) -> int:
     """Completions so far."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         return int(connection.execute(text("SELECT count(*) FROM chaos_completion")).scalar_one())
 
 
 def unfinished(engine: Engine, ids: frozenset[str] | None = None) -> int:
     """How many tasks (of ``ids``) are not finished."""
     over = ", ".join(f"'{state.value}'" for state in FINISHED)
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         rows = connection.execute(text(f"SELECT id FROM sparkle_task WHERE state NOT IN ({over})"))
         return sum(ids is None or row[0] in ids for row in rows)
 
@@ -79,7 +84,7 @@ def repeated(folder: Path, ids: Sequence[str]) -> frozenset[str]:
 
 def count(ledger: Ledger, folder: Path, ids: Sequence[str]) -> Count:
     """Look at files, effects and completions of the tasks ``ids``."""
-    with ledger.engine.connect() as connection:
+    with reading(ledger.engine) as connection:
         effects = Counter(row[0] for row in connection.execute(text("SELECT task_id FROM chaos_effect")))
         attempts = Counter(
             (row[0], row[1])
