@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from sparkle.clock import Clock
 from sparkle.errors import GuardFailedError, LimitError, SparkleError, StoreUnavailableError
@@ -49,8 +50,7 @@ class PromptSize:
         return self._exact
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """A call that may go to a provider."""
 
     guards: Guards

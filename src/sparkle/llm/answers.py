@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+from msgspec import Struct
 
 from sparkle.errors import ProviderError
 from sparkle.llm.answer_fields import FINISHES, ROLES, FieldGuard
@@ -32,8 +32,7 @@ CALL_TEXTS = (("function", "arguments"), ("custom", "input"))
 """Kinds of tool calls, and the field in which each holds the model's text."""
 
 
-@dataclass(frozen=True, slots=True)
-class GuardedAnswer:
+class GuardedAnswer(Struct, frozen=True):
     """A checked answer."""
 
     body: bytes

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from msgspec import Struct
+
 from sparkle.errors import InvalidRequestError
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "retrieved"})
@@ -56,8 +58,7 @@ _MAX_CHOICES = 128
 _MAX_TOKENS = 2**31
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(Struct, frozen=True):
     """A validated chat request; ``body`` is the caller's own dict and is never changed."""
 
     body: dict[str, Any]

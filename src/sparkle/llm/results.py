@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from sparkle.llm.usage import Usage
 from sparkle.llm.verdict import ALLOW, Verdict
 
@@ -12,8 +14,7 @@ if TYPE_CHECKING:
     from sparkle.llm.quota import LimitState
 
 
-@dataclass(frozen=True, slots=True)
-class ChatResult:
+class ChatResult(Struct, frozen=True):
     """A finished chat call."""
 
     request_id: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """Whom a call is charged to."""
 
     user: str
@@ -18,8 +17,7 @@ class Principal:
     """Models the key may use (glob patterns); empty: all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Tokens of one call."""
 
     prompt_tokens: int

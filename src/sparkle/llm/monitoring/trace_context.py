@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _HEADER = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII | re.DOTALL)
 _NO_TRACE = "0" * 32
@@ -16,8 +17,7 @@ Entropy = Callable[[int], bytes]
 """Returns that many random bytes; ``os.urandom`` outside tests (it stays random over a fork)."""
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(Struct, frozen=True):
     """Where a call stands in a distributed trace."""
 
     trace_id: str

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sparkle.llm.verdict import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class OutputResult:
+class OutputResult(Struct, frozen=True):
     """The judgement of a whole text."""
 
     verdict: Verdict

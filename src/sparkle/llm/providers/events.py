@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Outcome = Literal["ok", "timeout", "connect", "rate_limit", "server_error", "rejected", "circuit_open"]
 """How one attempt ended. ``rejected`` covers every other 4xx, refused credentials among them."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamEvent:
+class UpstreamEvent(Struct, frozen=True):
     """One attempt at one upstream, told when the attempt is over (for a stream: when the stream is over).
 
     An attempt that the caller cancelled before the upstream answered tells nothing.
@@ -27,8 +27,7 @@ class UpstreamEvent:
     """1 for the first attempt of the call, counted over all upstreams; attempts refused by a circuit count too."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderResponse:
+class ProviderResponse(Struct, frozen=True):
     """A whole answer."""
 
     status: int

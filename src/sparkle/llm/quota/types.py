@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from sparkle.llm.quota.ops import CALLS, MONEY, RATE, TOKENS, Hold
 from sparkle.llm.usage import Principal, Usage
@@ -28,8 +29,7 @@ UNIT_OF: dict[LimitKind, Unit] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LimitState:
+class LimitState(Struct, frozen=True):
     """One limit as the store saw it at one moment."""
 
     kind: LimitKind
@@ -52,8 +52,7 @@ class LimitState:
         return UNIT_OF[self.kind]
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(Struct, frozen=True):
     """What one call may use at most; held until it is settled, released, or its process dies."""
 
     id: str
@@ -75,8 +74,7 @@ class Reservation:
     """What the store holds for it; opaque to callers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """What became of a reservation."""
 
     reservation_id: str

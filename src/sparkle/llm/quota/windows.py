@@ -5,15 +5,15 @@ Boundaries are computed on the local calendar, so that a day with a clock change
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec import Struct
 
 from sparkle.errors import ConfigurationError
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """A day or a month."""
 
     label: str

@@ -13,12 +13,13 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress, pairwise
 from math import sqrt
 from operator import itemgetter
 from typing import Any
+
+from msgspec import Struct
 
 from sparkle.llm.safety.classifier_features import (
     BITS,
@@ -46,8 +47,7 @@ _UNSIGNED = bytes((value + 128) % 256 for value in range(256))
 _NOTHING = sum(_BIAS << _FIELD * index for index in range(WIDTH))
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """One window of a text and what the fast tier says about it."""
 
     first: int

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from msgspec import Struct
+
 from sparkle.errors import ConfigurationError, PolicyError
 from sparkle.llm.policy import DEFAULT_ROLES, AllowEntry, InputPolicy, Trust, deciding_key, mode_for
 from sparkle.llm.safety import shape
@@ -41,8 +43,7 @@ MAX_FINDINGS = 64
 _LEARNED = frozenset({MODEL_DIRECT, MODEL_INDIRECT})
 
 
-@dataclass(frozen=True, slots=True)
-class InputResult:
+class InputResult(Struct, frozen=True):
     """The judgement on a conversation."""
 
     verdict: Verdict

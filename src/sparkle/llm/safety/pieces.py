@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from msgspec import Struct
+
 from sparkle.llm.policy import Trust
 from sparkle.llm.safety.redact import Keys
 
@@ -42,8 +44,7 @@ class Segment:
     """The piece is also judged by itself, so that what lies in it alone is told there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """One text to judge."""
 
     keys: Keys
@@ -85,8 +86,7 @@ class Piece:
         return [] if first is not None and first.own and not several else found
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
+class Pieces(Struct, frozen=True):
     """Everything to judge in one request."""
 
     items: list[Piece]
