@@ -71,6 +71,7 @@ train: $(VENV)/.dev ## Train the classifier again: make train DATA=../shared/dat
 	@$(BIN)/python -m training.train
 	@$(BIN)/python -m training.calibrate
 	@$(BIN)/python -m training.report
+	@$(BIN)/python -m training.record
 
 docs: $(VENV)/.dev ## Check that every command and snippet in the documentation runs
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
