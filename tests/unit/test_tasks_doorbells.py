@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sparkle.errors import ConfigurationError
 from sparkle.tasks.broker import broker_socket
 from sparkle.tasks.broker_url import broker_target
-from sparkle.tasks.window import Window
 from sparkle.tasks.messages import MAX_ASYNC_IDS, MAX_IDS, MAX_MILLISECONDS, Doorbell, pack
 from sparkle.tasks.record import Handed
+from sparkle.tasks.window import Window
 
 handed = st.builds(
     Handed,
