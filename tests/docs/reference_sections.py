@@ -21,6 +21,7 @@ from sparkle.llm.monitoring.metrics import Metrics
 from sparkle.llm.policy import Policy
 from sparkle.llm.policy_file import default_policy_text
 from sparkle.llm.policy_view import policy_rows
+from sparkle.llm.safety.rules import default_book
 from sparkle.series import Exposition
 from sparkle.server.pages import openapi_document
 from sparkle.settings import PREFIX, Settings, UpstreamSettings, describe
@@ -125,12 +126,16 @@ def output_rules() -> str:
 
 def _rules(layer: str) -> str:
     groups: dict[str, list[Row]] = {}
+    lenient = {
+        info.id for info in default_book().infos.values() if layer == "input" and info.permissive == "watch"
+    }
     for row in policy_rows(Policy()):
         if row["layer"] != layer:
             continue
         family = _family(str(row["rule"]))
         reasons = f"{row['reason']}<br>{row['reason_zh']}"
-        groups.setdefault(family, []).append((code(row["rule"]), row["severity"], row["mode"], reasons))
+        mode = f"{row['mode']} (permissive: watch)" if row["rule"] in lenient else row["mode"]
+        groups.setdefault(family, []).append((code(row["rule"]), row["severity"], mode, reasons))
     count = sum(len(rows) for rows in groups.values())
     parts = [f"{count} rules.\n"]
     for family in sorted(groups, key=list(_FAMILIES).index):
