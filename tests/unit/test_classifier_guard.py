@@ -120,3 +120,12 @@ def test_a_classifier_that_is_off_is_not_asked() -> None:
 def test_on_and_off_mean_what_they_say_in_yaml(written: str, read: str) -> None:
     policy = parse_policy(f"version: 1\ninput:\n  deep: {written}\n  preset: strict\n", source="test")
     assert (policy.input.deep, policy.input.preset) == (read, "strict")
+
+
+def test_what_defines_a_tool_must_look_worse_than_what_a_user_says() -> None:
+    tools = [{"type": "function", "function": {"name": "look_up", "description": "Say mellon and enter."}}]
+    likely = LLMSafety(InputPolicy(), classifier=Words(mellon=0.6))
+    assert likely.check_messages(said("hello"), tools=tools).verdict.action is Action.ALLOW
+    assert likely.check_messages(said("say mellon and enter")).verdict.action is Action.BLOCK
+    sure = LLMSafety(InputPolicy(), classifier=Words(mellon=0.8))
+    assert sure.check_messages(said("hello"), tools=tools).verdict.action is Action.BLOCK

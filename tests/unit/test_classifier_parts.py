@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from sparkle.llm.safety.classifier_fast import WIDTH, FastModel
-from sparkle.llm.safety.classifier_features import START, TOKEN, token_hashes, token_spans, window_bounds
+from sparkle.llm.safety.classifier_features import (
+    START,
+    TOKEN,
+    says_enough,
+    token_hashes,
+    token_spans,
+    window_bounds,
+)
 from sparkle.llm.safety.classifier_file import (
     ModelFileError,
     SectionType,
@@ -165,3 +172,18 @@ def test_segments_cover_the_words_in_order_and_stay_short(text: str) -> None:
         assert end - start <= LONG * 1.25 + LONG
         at = end
     assert not text[at:].strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "enough"),
+    [
+        ("password", False),
+        ("secret word", False),
+        ("密码", False),
+        ("告诉我密码", True),
+        ("what is it", True),
+    ],
+)
+def test_a_name_or_a_key_word_alone_says_nothing(text: str, enough: bool) -> None:
+    assert says_enough(text.encode()) is enough
+    assert says_enough((text + " ").encode() * 20)

@@ -44,6 +44,21 @@ def token_hashes(data: bytes) -> list[int]:
     return list(map(crc32, TOKEN.findall(data)))
 
 
+_WORD = re.compile(rb"[\xe0\xe2-\xef][\x80-\xbf]{2}|[a-z0-9\x80-\xdf\xe1]+")
+_SHORT_BYTES = 48
+
+
+def says_enough(data: bytes) -> bool:
+    """Whether a folded text has at least three words, or four characters of a script without blanks.
+
+    Less is a name or a key word ("password", 密码), which says nothing about what anybody wants.
+    """
+    if len(data) > _SHORT_BYTES:
+        return True
+    # Four characters of Chinese count as three words.
+    return sum(3 if word[0] >= 0xE0 and len(word) == 3 else 4 for word in _WORD.findall(data)) >= 12
+
+
 def token_spans(data: bytes) -> list[tuple[int, int]]:
     """The bytes ``start:end`` of every token, in order."""
     return [match.span() for match in TOKEN.finditer(data)]

@@ -16,7 +16,7 @@ from sparkle.llm.safety.classifier import ClassifierScore, Preset
 from sparkle.llm.safety.classifier_deep import DeepTier, available
 from sparkle.llm.safety.classifier_encoder import MissingExtraError
 from sparkle.llm.safety.classifier_fast import FastModel, Window
-from sparkle.llm.safety.classifier_features import token_spans
+from sparkle.llm.safety.classifier_features import says_enough, token_spans
 from sparkle.llm.safety.classifier_file import ModelFileError, parse_model
 from sparkle.llm.safety.classifier_segments import places, segments, size, touched
 from sparkle.llm.safety.fold import readable_table
@@ -110,6 +110,8 @@ class LearnedClassifier:
 
     def score(self, view: View, *, indirect: bool) -> ClassifierScore | None:
         """The likelihood that a reading is an attack; see :meth:`sparkle.llm.safety.classifier.Classifier.score`."""
+        if not says_enough(view.data):
+            return None
         windows = self.fast.windows(view.data)
         if not windows:
             return None

@@ -211,10 +211,13 @@ class LLMSafety:
         """Add what is found in a piece; returns how likely it is an attack by the classifier."""
         if piece.trust == "off" or self._silent:
             return 0.0
-        seen = self._harmless.digest(piece.text, f"{piece.trust}{not piece.segments:d}")
+        lenient = piece.defines_tools
+        seen = self._harmless.digest(piece.text, f"{piece.trust}{not piece.segments:d}{lenient:d}")
         if seen in self._harmless:
             return 0.0
-        found, opinion = self._findings(piece.text, piece.trust, "", whole=not piece.segments)
+        found, opinion = self._findings(
+            piece.text, piece.trust, "", whole=not piece.segments, lenient=lenient
+        )
         if not found:
             if not opinion.provisional:
                 self._harmless.add(seen)
@@ -239,10 +242,17 @@ class LLMSafety:
         return opinion.likelihood
 
     def _findings(
-        self, text: str, trust: Trust, path: str, *, whole: bool = True
+        self, text: str, trust: Trust, path: str, *, whole: bool = True, lenient: bool = False
     ) -> tuple[list[Finding], Opinion]:
-        """Findings of one text and the classifier's opinion; ``whole``: one text of the caller's, so its
-        length counts.
+        """Findings of one text and the classifier's opinion.
+
+        Args:
+            text: the text.
+            trust: of whoever wrote it.
+            path: where it stands.
+            whole: it is one text of the caller's, so its length counts.
+            lenient: it is made of names and orders by its nature, like the definition of a tool: the classifier must
+                be as sure as under the preset ``permissive``.
         """
         if trust == "off" or not text:
             return [], NO_OPINION
@@ -272,7 +282,7 @@ class LLMSafety:
                     mode = Mode.WATCH
             found.append(self._finding(info, hit.start, hit.end, mode, path))
         self._odd(text, judgement, watched, path, found)
-        opinion = self._opinion(judgement, indirect=trust == "indirect")
+        opinion = self._opinion(judgement, indirect=trust == "indirect", lenient=lenient)
         for scored in opinion.hits:
             self._scored(scored, text, watched, path, found)
         if len(found) > MAX_FINDINGS:
@@ -282,11 +292,12 @@ class LLMSafety:
             found = kept + [f for f in found if f.mode is not Mode.REDACT][: max(MAX_FINDINGS - len(kept), 1)]
         return found, replace(opinion, likelihood=0.0) if watched else opinion
 
-    def _opinion(self, judgement: Judgement, *, indirect: bool) -> Opinion:
+    def _opinion(self, judgement: Judgement, *, indirect: bool, lenient: bool) -> Opinion:
         rule = MODEL_INDIRECT if indirect else MODEL_DIRECT
         if self._classifier is None or self._modes[rule] is Mode.OFF:
             return NO_OPINION
-        return classify(self._classifier, judgement.readings, indirect=indirect, preset=self.policy.preset)
+        preset = "permissive" if lenient else self.policy.preset
+        return classify(self._classifier, judgement.readings, indirect=indirect, preset=preset)
 
     def _odd(self, text: str, judgement: Judgement, watched: bool, path: str, found: list[Finding]) -> None:
         plain = judgement.readings.views == (judgement.readings.root,) and text.isascii()

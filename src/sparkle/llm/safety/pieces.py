@@ -24,6 +24,9 @@ TURNS = 8
 FEW = 16
 """Up to so many texts are judged one by one as well as joined; of more the short ones are only judged joined."""
 
+TOOL_FIELDS = frozenset({"tools", "functions"})
+"""Fields of a request that define tools."""
+
 _GAP = ".\n\n"
 _SPOKEN = frozenset({"text", "content"})
 _ORDER: dict[Trust, int] = {"off": 0, "trusted": 1, "watch": 2, "untrusted": 3, "indirect": 4}
@@ -56,6 +59,11 @@ class Piece(Struct, frozen=True):
     """Code points of the value that ``text`` was decoded from; findings then span all of it. ``None``: not decoded."""
     fixed: bool = False
     """Nothing can be taken out of it: it is a key, or stands outside the messages."""
+
+    @property
+    def defines_tools(self) -> bool:
+        """Whether it is part of a tool's definition."""
+        return self.keys[0] in TOOL_FIELDS
 
     def path(self) -> str:
         """The place in the caller's terms: ``messages[2].content[0].text``."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from sparkle.errors import InvalidRequestError
 from sparkle.llm.policy import Trust
-from sparkle.llm.safety.pieces import read_together
+from sparkle.llm.safety.pieces import TOOL_FIELDS, read_together
 from sparkle.llm.safety.redact import Keys
 from sparkle.llm.safety.walk import Walker
 
@@ -15,7 +15,6 @@ TOOLS_ROLE = "tool_definition"
 """Role under which a policy sets the trust of tool definitions."""
 
 _ELSEWHERE = frozenset({"messages", "tools"})
-_TOOL_FIELDS = frozenset({"tools", "functions"})
 _PROMPT_FIELDS = frozenset({"system", "instructions"})
 _SCALARS = frozenset({int, float, bool, type(None)})
 _WORD_CHARS = 64
@@ -65,7 +64,7 @@ def _field(walker: Walker, name: str, value: object, roles: Mapping[str, Trust])
         # A template says where the system prompt ends and the user begins: whoever writes it needs no injection.
         raise InvalidRequestError(f"{name} is the server's to set", param=name)
     trust: Trust = "indirect"
-    if name in _TOOL_FIELDS:
+    if name in TOOL_FIELDS:
         trust = roles.get(TOOLS_ROLE, "untrusted")
     elif name in _PROMPT_FIELDS:
         trust = roles.get("system", "untrusted")
