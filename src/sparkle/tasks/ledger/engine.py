@@ -93,8 +93,8 @@ def _sqlite_engine(url: URL, synchronous: str, busy_seconds: float) -> Engine:
         db.isolation_level = None
         db.execute(f"PRAGMA synchronous={synchronous}")
         db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        # Also what a sort may hold in memory before it goes to a temporary file (``temp_store`` stays at that).
         db.execute("PRAGMA cache_size=-8192")
-        db.execute("PRAGMA temp_store=MEMORY")
         db.execute("PRAGMA foreign_keys=ON")
 
     def began(connection: Connection) -> None:
