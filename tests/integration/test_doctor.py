@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 from tests.support.background import upstream_in_thread
+from tests.support.ledgers import short_running
 from tests.support.postgres import PostgresProcess, running_postgres
 from tests.support.tasks_brokers import running_redis
 from tests.support.valkey import running_valkey
@@ -27,9 +28,8 @@ from sparkle.settings import Settings
 from sparkle.tasks.broker import broker_answers, broker_command
 from sparkle.tasks.ledger import Ledger
 from sparkle.tasks.ledger.migrate import HEAD
-from sparkle.tasks.record import Failure, NewTask, TaskRecord
+from sparkle.tasks.record import Failure, NewTask
 from sparkle.tasks.routing import announcement
-from sparkle.tasks.states import TaskMode, TaskState
 
 NOTHING_LISTENS = "127.0.0.1:1"
 SECRET = "hunter2-very-secret"
@@ -327,16 +327,7 @@ def test_a_check_that_crashes_hides_no_other() -> None:
 def test_short_tasks_are_no_backlog_of_the_workers(folder: Path) -> None:
     with Ledger.open(folder) as ledger:
         ledger.announce("m", "manager", 60.0)
-        record = TaskRecord(
-            id="0190a5a0-0000-7000-8000-000000000001",
-            mode=TaskMode.SHORT,
-            name="s",
-            state=TaskState.RUNNING,
-            created_at=ledger.now(),
-            due_at=ledger.now(),
-            lease_owner="m",
-        )
-        ledger.write_short([record])
+        short_running(ledger, "m")
         told = doctor(folder)
     assert told.exit_code == 0
     told.of("worker", "note")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.support.clock import ManualClock
+from tests.support.ledgers import short_running
 
 from sparkle.settings_tasks import TasksSettings
 from sparkle.tasks.broker_url import broker_target
@@ -21,7 +22,7 @@ from sparkle.tasks.burial import bury_dead, mark
 from sparkle.tasks.carrier import Carrier
 from sparkle.tasks.ledger import Ledger
 from sparkle.tasks.publisher import Publisher
-from sparkle.tasks.record import NewTask, TaskMode, TaskRecord
+from sparkle.tasks.record import NewTask, TaskRecord
 from sparkle.tasks.relay import Relay
 from sparkle.tasks.states import TaskState
 
@@ -72,24 +73,10 @@ def running(ledger: Ledger, owner: str) -> TaskRecord:
     return claim.record
 
 
-def short(ledger: Ledger, owner: str) -> str:
-    record = TaskRecord(
-        id="0190a5a0-0000-7000-8000-000000000001",
-        mode=TaskMode.SHORT,
-        name="s",
-        state=TaskState.RUNNING,
-        created_at=ledger.now(),
-        due_at=ledger.now(),
-        lease_owner=owner,
-    )
-    ledger.write_short([record])
-    return record.id
-
-
 def test_what_a_killed_process_held_is_handed_out_again_at_once(ledger: Ledger, somebody: Somebody) -> None:
     ledger.announce("w", "worker", LEASE, info=somebody.info)
     ledger.announce("m", "manager", LEASE, info=somebody.info)
-    task, other = running(ledger, "w"), short(ledger, "m")
+    task, other = running(ledger, "w"), short_running(ledger, "m")
     assert bury_dead(ledger) == []
     somebody.kill()
     assert sorted(bury_dead(ledger)) == sorted([task.id, other])

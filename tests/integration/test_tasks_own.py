@@ -30,7 +30,6 @@ TEN = {
     "expand_knowledge_node",
     "visualize_graph",
 }
-DAY = 86_400_000_000
 
 
 @pytest.fixture
@@ -62,18 +61,6 @@ def node(id: str, title: str, body: str = "", *, user: str = "alice", at: int = 
         "status": "active",
         "created_at": at,
         "updated_at": at,
-    }
-
-
-def wrong(id: str, given: str, expected: str, subject: str = "math") -> dict[str, Any]:
-    return {
-        "id": id,
-        "user_id": "alice",
-        "subject": subject,
-        "question": "?",
-        "given": given,
-        "expected": expected,
-        "created_at": 1,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +14,6 @@ from sparkle.tasks.own import cache, hooks, schema
 
 pytest_plugins = ["tests.support.ledger_fixtures"]
 
-TEN = {
-    "generate_node_embedding",
-    "analyze_error_batch",
-    "record_token_usage",
-    "save_learning_state",
-    "update_mastery",
-    "invalidate_cache",
-    "cleanup_pending_actions",
-    "rerank_documents",
-    "expand_knowledge_node",
-    "visualize_graph",
-}
 DAY = 86_400_000_000
 
 
@@ -33,32 +21,6 @@ DAY = 86_400_000_000
 def shop(house: LedgerHouse) -> Iterator[Workshop]:
     yield Workshop(house)
     hooks.connect_hooks()
-
-
-class Letters:
-    """A real, small embedding for tests that need no meaning: how often each letter occurs."""
-
-    model = "letters"
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, texts: Sequence[str]) -> list[list[float]]:
-        self.calls += 1
-        counted = [[text.lower().count(chr(97 + at)) + 1e-6 for at in range(26)] for text in texts]
-        return [[n / sum(m * m for m in row) ** 0.5 for n in row] for row in counted]
-
-
-def node(id: str, title: str, body: str = "", *, user: str = "alice", at: int = 1) -> dict[str, Any]:
-    return {
-        "id": id,
-        "user_id": user,
-        "title": title,
-        "body": body,
-        "status": "active",
-        "created_at": at,
-        "updated_at": at,
-    }
 
 
 def wrong(id: str, given: str, expected: str, subject: str = "math") -> dict[str, Any]:

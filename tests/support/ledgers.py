@@ -13,6 +13,7 @@ from tests.support.clock import ManualClock
 from sparkle.tasks.ids import TaskIds
 from sparkle.tasks.ledger import Ledger
 from sparkle.tasks.record import Claim, Failure, NewTask, TaskRecord
+from sparkle.tasks.states import TaskMode, TaskState
 
 QUEUE = "sparkle.default.sync"
 OTHER = "sparkle.default.async"
@@ -90,3 +91,18 @@ class LedgerHouse:
         for ledger in self.opened:
             ledger.close()
         self.opened.clear()
+
+
+def short_running(ledger: Ledger, owner: str) -> str:
+    """Write a short task that ``owner`` runs; returns its id."""
+    record = TaskRecord(
+        id="0190a5a0-0000-7000-8000-000000000001",
+        mode=TaskMode.SHORT,
+        name="s",
+        state=TaskState.RUNNING,
+        created_at=ledger.now(),
+        due_at=ledger.now(),
+        lease_owner=owner,
+    )
+    ledger.write_short([record])
+    return record.id

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.support.seeds import Line
 from training.seeds.enzh import (
     grammar_direct,
     grammar_documents,
@@ -35,15 +36,6 @@ GENERATORS: list[Generate] = [
     grammar_hijack.generate,
     grammar_roleplay.generate,
 ]
-
-
-class Line(msgspec.Struct, forbid_unknown_fields=True):
-    text: str
-    label: int
-    lang: str
-    family: str
-    style: str
-    source: str
 
 
 def lines(path: Path) -> list[Line]:

@@ -9,24 +9,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec import Struct
+from tests.support.seeds import Line
 from training.seeds.multilingual import grammar
 
 FOLDER = Path(grammar.__file__).parent
 CODES = "ar bn cs de el es fa fr he hi id it ja ko nl pl pt ro ru sv th tr uk vi"
 LANGUAGES = [CODES[at : at + 2] for at in range(0, len(CODES), 3)]
 COUNT = 2_400
-
-
-class Line(Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of a seed file."""
-
-    text: str
-    label: int
-    lang: str
-    family: str
-    style: str
-    source: str
 
 
 def written() -> dict[str, list[Line]]:

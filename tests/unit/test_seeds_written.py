@@ -8,20 +8,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.support.seeds import Line
 
 SEEDS = Path(__file__).parents[2] / "training" / "seeds"
 FILES = [
     path for author in ("indirect", "long", "plain") for path in sorted((SEEDS / author).glob("*.jsonl"))
 ]
-
-
-class Line(msgspec.Struct, forbid_unknown_fields=True):
-    text: str
-    label: int
-    lang: str
-    family: str
-    style: str
-    source: str
 
 
 def lines(path: Path) -> list[Line]:
