@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Generator
@@ -92,6 +93,26 @@ async def test_a_call_waits_for_another_process_without_holding_up_the_loop(path
         inside._patience = 60.0  # pyright: ignore[reportPrivateUsage]
     await guard.settle(await ask(guard, tokens=10), used(7))
     assert await amounts(guard) == {"tokens_per_day/user": (7, 0)}
+    await house.close()
+
+
+async def test_a_lone_call_is_served_without_a_round_of_the_event_loop_unless_another_process_writes(
+    path: Path,
+) -> None:
+    house = House(sqlite_opener(path), QuotaSettings(tokens_per_day=100))
+    guard = await house.guard()
+    inside = guard._commit  # pyright: ignore[reportPrivateUsage]
+    await asyncio.sleep(0)  # the group commit goes to rest
+    inside.post(Settle("me-unknown", (Entry("today", 0, 5, TODAY.expires),)))
+    first = inside.submit(reserve("1"))
+    assert first.done()
+    assert isinstance(first.result(), Granted)
+    assert inside.unrecorded == 0, "what nobody waits for rides along"
+    assert inside.record(Settle("me-1", (Entry("today", 10, 7, TODAY.expires),))).done()
+    with locked(path):
+        second = inside.submit(reserve("2"))
+        assert not second.done()
+    assert await second == Granted(0, ((7, 10, 0),))
     await house.close()
 
 

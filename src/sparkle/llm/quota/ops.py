@@ -8,7 +8,7 @@ store's time.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -190,4 +190,13 @@ class QuotaStore(Protocol):
 
     async def close(self) -> None:
         """Close connections. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class AtOnceStore(Protocol):
+    """A store that needs not wait for anybody: it lives in this process."""
+
+    def apply_at_once(self, batch: Batch) -> list[Result]:
+        """:meth:`QuotaStore.apply` without an event loop, with the same errors."""
         ...

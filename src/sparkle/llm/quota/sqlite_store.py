@@ -83,6 +83,10 @@ class SqliteStore:
 
     async def apply(self, batch: Batch) -> list[Result]:
         """See :class:`~sparkle.llm.quota.ops.QuotaStore`; completes without giving up the event loop."""
+        return self.apply_at_once(batch)
+
+    def apply_at_once(self, batch: Batch) -> list[Result]:
+        """See :class:`~sparkle.llm.quota.ops.AtOnceStore`."""
         conn = self._conn or self._open()
         ledger = _SqliteLedger(conn)
         try:
