@@ -12,6 +12,28 @@ _RUN = re.compile(r"[a-z][a-z '’-]*")
 _CHINESE = "\u4e00-\u9fff"
 _MOST_VARIANTS = 4_000
 
+TONE_NUMBERS = rb"(?:[b-df-hj-np-tw-z]{0,2}[aeiouv]{1,3}(?:[1-5](?:ng?|r)?|(?:ng?|r)[1-5])[ '-]?){3}"
+"""Syllables with the number of their tone behind the vowel or at the end."""
+_NUMBERED = re.compile(r"(?<=[a-zü])[1-5](?![0-9])")
+_SYLLABLES = re.compile(r"(?<![a-z0-9])(?:[a-zü]{1,6}[1-5][a-z]{0,3}[ '-]?){3,}")
+
+GLOSSES = rb"(?:[\xe4-\xe9][\x80-\xbf]{2}\([a-z1-5 ]{1,12}\)){3}"
+"""Chinese characters, each with its pronunciation in brackets."""
+_GLOSS = re.compile("(?<=[\u4e00-\u9fff])\\([a-z1-5 ]{1,12}\\)")
+
+
+def tone_numbers(view: View) -> Iterator[Run]:
+    """Pinyin without the numbers of its tones."""
+    for match in _SYLLABLES.finditer(view.text):
+        for number in _NUMBERED.finditer(view.text, match.start(), match.end()):
+            yield number.start(), number.end(), ""
+
+
+def glosses(view: View) -> Iterator[Run]:
+    """Chinese without the pronunciation that stands in brackets behind its characters."""
+    for match in _GLOSS.finditer(view.text):
+        yield match.start(), match.end(), ""
+
 
 class Pinyin:
     """Reads pinyin without tones, with blanks between syllables or without.

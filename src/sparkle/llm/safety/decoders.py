@@ -11,7 +11,7 @@ import base64
 import binascii
 import html
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import unquote_to_bytes
 
 from sparkle.llm.safety.views import Run, View
@@ -24,11 +24,6 @@ MIN_DECODED = 5
 MAX_RUN = 1_000_000
 """Longest encoded run that is decoded, in code points."""
 
-_LONG_ENOUGH_TO_SHIFT = 24
-"""Letters before a base64 run that belong to no encoding are tried to be left out from this length on."""
-
-_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_BASE32_SMALL = _BASE32.lower()
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*(?:={1,6})?")
 _HEX_PAIRS = re.compile(
     r"(?<![0-9A-Za-z])(?:0x|\\x)?[0-9A-Fa-f]{2}(?:[\s,:;|-]{1,3}(?:0x|\\x)?[0-9A-Fa-f]{2}){5,}(?![0-9A-Fa-f])"
@@ -43,9 +38,20 @@ _ESCAPE = re.compile(
     r"|(?:\\x[0-9A-Fa-f]{2})+|(?:\\[0-7]{3})+)"
 )
 _JSON_ESCAPE = re.compile(r"\\[nrtbf\"/\\]")
-_ASCII85 = re.compile(r"<~([!-}\s]{5,})~>|(?:^|(?<=\s))([!-~]{15,})(?=\s|$)")
+_ASCII85 = re.compile(r"<~([!-}\s]{5,})~>|(?:^|(?<=\s))([!-~]{15,}(?:\r?\n[!-~]+)*)(?=\s|$)")
+_QUOTED_85 = re.compile(
+    r"^[\w-]*[:=]?[\"'`(\[{]+(.{15,}?)[\"'`)\]},.;]*$|^\w+[:=](.{15,}?)(?:;\w*)?$", re.DOTALL
+)
 _UTF16 = re.compile(rb"[\x20-\x7e\n]\x00|[\x00-\xff][\x4e-\x9f]|[\x00-\x3f]\x30|[\x00-\x5f]\xff", re.DOTALL)
+_UTF16_BACK = re.compile(
+    rb"\x00[\x20-\x7e\n]|[\x4e-\x9f][\x00-\xff]|\x30[\x00-\x3f]|\xff[\x00-\x5f]", re.DOTALL
+)
+_ORDERS = (("utf-16-le", _UTF16), ("utf-16-be", _UTF16_BACK))
 _MIN_UTF16 = 8
+_UTF16_HEAD = 64
+"""Pairs of bytes by which it is told whether they are worth looking at all."""
+_PRINTABLE = re.compile(rb"[\x20-\x7e\r\n\t]+")
+_MIN_PRINTABLE = 12
 _MORSE = re.compile(r"[.-]{1,6}(?:[ /|]{1,3}[.-]{1,6}){7,}")
 _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
@@ -63,8 +69,27 @@ def readable(text: str) -> bool:
     return letters * 10 >= len(text) * 6 or _ENCODED.fullmatch(text) is not None
 
 
-def _text(raw: bytes) -> str | None:
-    """``raw`` as readable text in UTF-8 or UTF-16, or ``None``."""
+_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+
+
+def _likely(pairs: Sequence[bytes], order: re.Pattern[bytes]) -> bool:
+    return sum(1 for pair in pairs if order.fullmatch(pair)) * 10 >= len(pairs) * 9
+
+
+def decoded_text(raw: bytes, *, sure: bool = False) -> str | None:
+    """``raw`` as readable text in UTF-8 or UTF-16, or ``None``.
+
+    Args:
+        raw: the bytes.
+        sure: bytes that happen to be printable are no accident, so that signs may outnumber letters: a code within a
+            code.
+    """
+    marked = _MARKS.get(raw[:2])
+    if marked is not None:
+        text = raw[2:].decode(marked, "replace")
+        return text if readable(text) else None
+    if sure and len(raw) >= _MIN_PRINTABLE and _PRINTABLE.fullmatch(raw):
+        return raw.decode()
     text = raw.decode("utf-8", "replace")
     # A stray byte at the edge of a run ("... a4" before a word like "be") must not save what the rest says.
     inner = text.strip("\ufffd")
@@ -74,71 +99,19 @@ def _text(raw: bytes) -> str | None:
     if stray > 2 or stray * 20 > len(text) or text.count("\0") * 4 > len(text):
         # Almost any bytes are some UTF-16, so only what looks like English or Chinese counts.
         pairs = [raw[at : at + 2] for at in range(0, len(raw) - 1, 2)]
-        likely = sum(1 for pair in pairs if _UTF16.fullmatch(pair))
-        if len(pairs) < _MIN_UTF16 or likely * 10 < len(pairs) * 9:
+        head = pairs[:_UTF16_HEAD]
+        encoding = next((name for name, order in _ORDERS if _likely(head, order)), None)
+        if len(pairs) < _MIN_UTF16 or encoding is None or not _likely(pairs, dict(_ORDERS)[encoding]):
             return None
-        text = raw.decode("utf-16-le", "replace")
+        text = raw.decode(encoding, "replace")
     return text if readable(text) else None
-
-
-def _unhex(token: str) -> bytes:
-    return bytes.fromhex(token)
-
-
-def _unbase32(token: str) -> bytes:
-    bare = token.rstrip("=")
-    return base64.b32decode(bare + "=" * (-len(bare) % 8), casefold=True)
-
-
-def _unbase64(token: str) -> bytes:
-    bare = token.rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
-    if len(bare) % 4 == 1:
-        bare = bare[:-1]
-    return binascii.a2b_base64(bare + "=" * (-len(bare) % 4))
-
-
-def _unbase64_from_1(token: str) -> bytes:
-    return _unbase64(token[1:])
-
-
-def _unbase64_from_2(token: str) -> bytes:
-    return _unbase64(token[2:])
-
-
-def _unbase64_from_3(token: str) -> bytes:
-    return _unbase64(token[3:])
-
-
-def encoded_runs(view: View) -> Iterator[Run]:
-    """Hexadecimal, base32 and base64 runs of at least 16 characters, also over several lines."""
-    for match in _ENCODED.finditer(view.source):
-        token = "".join(match.group().split())
-        if len(token) > MAX_RUN:
-            continue
-        bare = token.rstrip("=")
-        attempts: list[Callable[[str], bytes]] = []
-        if len(token) % 2 == 0 and not bare.strip("0123456789abcdefABCDEF"):
-            attempts.append(_unhex)
-        if not bare.strip(_BASE32) or (not bare.strip(_BASE32_SMALL) and any(c.isdigit() for c in bare)):
-            attempts.append(_unbase32)
-        attempts.append(_unbase64)
-        if len(token) >= _LONG_ENOUGH_TO_SHIFT:
-            attempts += [_unbase64_from_1, _unbase64_from_2, _unbase64_from_3]
-        for attempt in attempts:
-            try:
-                text = _text(attempt(token))
-            except ValueError:
-                continue
-            if text is not None:
-                yield match.start(), match.end(), text
-                break
 
 
 def _number_runs(pattern: re.Pattern[str], digits: re.Pattern[str], base: int) -> Decoder:
     def decode(view: View) -> Iterator[Run]:
         for match in pattern.finditer(view.source):
             values = [int(number, base) for number in digits.findall(match.group())]
-            if max(values) < 256 and (text := _text(bytes(values))) is not None:
+            if max(values) < 256 and (text := decoded_text(bytes(values))) is not None:
                 yield match.start(), match.end(), text
 
     return decode
@@ -217,15 +190,23 @@ def json_escapes(view: View) -> Iterator[Run]:
 def ascii85(view: View) -> Iterator[Run]:
     """Ascii85 and base85, in Adobe's brackets or as a long run of letters and signs without a blank."""
     for match in _ASCII85.finditer(view.source):
-        token = match.group(1) or match.group(2)
-        for attempt in (base64.a85decode, base64.b85decode):
-            try:
-                text = _text(attempt("".join(token.split())))
-            except (ValueError, binascii.Error):
-                continue
-            if text is not None:
-                yield match.start(), match.end(), text
-                break
+        token = "".join((match.group(1) or match.group(2)).split())
+        text = _unbase85(token)
+        if text is None and (quoted := _QUOTED_85.match(token)):
+            text = _unbase85(quoted.group(1) or quoted.group(2))
+        if text is not None:
+            yield match.start(), match.end(), text
+
+
+def _unbase85(token: str) -> str | None:
+    for attempt in (base64.a85decode, base64.b85decode):
+        try:
+            text = decoded_text(attempt(token))
+        except (ValueError, binascii.Error):
+            continue
+        if text is not None:
+            return text
+    return None
 
 
 def morse(codes: Mapping[str, str]) -> Decoder:
@@ -265,6 +246,6 @@ def selectors(view: View) -> Iterator[Run]:
     """Bytes in variation selectors behind an ordinary character."""
     for match in _SELECTORS.finditer(view.source):
         raw = bytes(ord(c) - 0xFE00 if ord(c) < 0xFE10 else ord(c) - 0xE0100 + 16 for c in match.group())
-        text = _text(raw)
+        text = decoded_text(raw)
         if text is not None:
             yield match.start(), match.end(), text

@@ -16,16 +16,16 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from sparkle.llm.safety import decoders, respelled, segmenting
+from sparkle.llm.safety import codes, decoders, encoded, respelled, segmenting
+from sparkle.llm.safety.asking import Indicators
 from sparkle.llm.safety.compacting import compacting, respaced
 from sparkle.llm.safety.decoders import Decoder
 from sparkle.llm.safety.engine import default_engine
 from sparkle.llm.safety.fold import GONE
 from sparkle.llm.safety.leet import Leet
-from sparkle.llm.safety.regex import RegexSet
 from sparkle.llm.safety.resources import read_data
 from sparkle.llm.safety.respellings import ascii85_indicator, misspelt, respellings
-from sparkle.llm.safety.telltales import ROTATIONS, SPELLED, UPSIDE_DOWN, Telltales
+from sparkle.llm.safety.telltales import BACKWARDS_ROT13, ROT47, ROTATIONS, SPELLED, UPSIDE_DOWN, Telltales
 from sparkle.llm.safety.views import Mirror, View, replace_runs, visible
 
 MAX_DEPTH = 5
@@ -120,6 +120,11 @@ def _backwards(view: View) -> View:
     return view.child("reversed", view.source[::-1], Mirror(len(view.source)))
 
 
+def _backwards_rotated(view: View) -> View | None:
+    turned = view.source.translate(dict(ROTATIONS["rot13"]))[::-1]
+    return view.child(BACKWARDS_ROT13, turned, Mirror(len(view.source)))
+
+
 def _upside_down(view: View) -> View | None:
     if _TURNED.search(view.source) is None:
         return None
@@ -138,12 +143,15 @@ def _decodings(data: LayerData) -> Iterator[Layer]:
     yield _decoding("entities", rb"&(?:#x?[0-9a-f]{2}|[a-z]{2,8};)", decoders.entities)
     yield _decoding("escapes", _ESCAPED, decoders.escapes)
     yield _decoding("json", rb"[:=(,+]\s*[\"'][^\"']*\\[nrt\"'/]", decoders.json_escapes)
-    yield _decoding("encoded", rb"[a-z0-9+/_-]{16}", decoders.encoded_runs)
+    yield _decoding("encoded", rb"[a-z0-9+/_-]{16}", encoded.encoded_runs)
+    yield _decoding("groups", encoded.GROUPS, encoded.grouped)
     yield _decoding("hex bytes", rb"(?:[0-9a-f]{2}[\s,:;|-]{1,3}(?:0x|\\x)?){5}", decoders.hex_pairs)
     yield _decoding("binary", rb"[01]{8}[\s,]{0,2}[01]{8}", decoders.binary)
     yield _decoding("decimal", rb"(?:[0-9]{2,3}[\s,;]{1,2}){7}", decoders.decimal)
     yield _decoding("quoted-printable", rb"(?:=[0-9a-f]{2}){2}", decoders.quoted_printable)
     yield _decoding("ascii85", ascii85_indicator(), decoders.ascii85)
+    for name, decoder in codes.DECODERS.items():
+        yield _decoding(name, codes.INDICATORS[name], decoder)
     yield _decoding("morse", rb"(?:[.-]{1,6}[ /|]{1,3}){7}", decoders.morse(data.morse))
     spelling = decoders.spelling(data.spelling)
     yield _decoding(
@@ -168,6 +176,8 @@ def _disguises(data: LayerData, vocabulary: Collection[str]) -> Iterator[Layer]:
     yield Layer("upside down", None, _upside_down, 2)
     for name, table in ROTATIONS.items():
         yield _translation(name, table)
+    yield _translation("rot47", ROT47)
+    yield Layer(BACKWARDS_ROT13, None, _backwards_rotated, 2)
     leet = Leet(data.leet, data.leet_other, known)
     yield Layer("leet", None, lambda view: view.child("leet", leet.read(view.source), None), 3)
     yield _translation("leet (l)", _leet(data)["leet (l)"], 3)
@@ -180,9 +190,8 @@ class Layers:
         self._misspelt = misspelt(vocabulary)
         mended = Layer(_MISSPELT, None, lambda v: replace_runs(v, _MISSPELT, self._misspelt.mended(v)), 3)
         self.layers = (*_decodings(data), *_disguises(data, vocabulary), mended)
-        shown = [(layer, layer.indicator) for layer in self.layers if layer.indicator is not None]
-        self._shown = [layer for layer, _ in shown]
-        self._indicators = RegexSet([*(indicator for _, indicator in shown), _CONTROL, SPELLED])
+        shown = [(layer.name, layer.indicator) for layer in self.layers if layer.indicator is not None]
+        self._indicators = Indicators([*shown, ("control", _CONTROL), ("signs", SPELLED)])
         self._telltales = Telltales(
             (*data.words, *data.words_zh),
             data.rotated,
@@ -204,16 +213,14 @@ class Layers:
         found = self._indicators.match(view.data)
         if found is None:
             return list(self.layers), True
-        control, spelled = len(self._shown), len(self._shown) + 1
-        names = self._telltales.disguises(view.data, spelled_with_signs=spelled in found)
+        names = found | self._telltales.disguises(view.data, spelled_with_signs="signs" in found)
         if self._misspelt.occur(view.data):
             names.add(_MISSPELT)
-        if not found and not names:
+        if not names:
             return [], False
-        names.update(self._shown[index].name for index in found if index < control)
         if "reversed" in names:
             names.update(("reversed words", "upside down"))
-        return [layer for layer in self.layers if layer.name in names], control in found
+        return [layer for layer in self.layers if layer.name in names], "control" in found
 
     def _read_all(self, root: View, layers: list[Layer], hidden: bool) -> Readings:
         views = [root]

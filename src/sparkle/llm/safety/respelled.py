@@ -19,7 +19,8 @@ _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE58_TOKEN = re.compile(r"(?<![A-Za-z0-9+/=_-])[1-9A-HJ-NP-Za-km-z]{24,1200}(?![A-Za-z0-9+/=_-])")
 _BASE58_VALUE = {char: value for value, char in enumerate(_BASE58)}
 _INLINE = "b|i|u|s|a|q|em|strong|span|font|mark|small|big|sub|sup|code|tt|abbr|cite|kbd|var|ins|del|wbr"
-_TAG = re.compile(rf"</?(?:{_INLINE})(?:\s[^<>]{{0,300}})?/?>", re.IGNORECASE)
+_TAG = re.compile(rf"</?(?:{_INLINE}|br)(?:\s[^<>]{{0,300}})?/?>|<!--[^<>]{{0,300}}-->", re.IGNORECASE)
+_ITEM_SEAM = re.compile(r"(?<=[^\s\"'])[\"']\s{0,2}(?::\s{0,2}-?[\w.]{1,9}\s{0,2})?,\s{0,8}[\"'](?=[^\s\"'])")
 _JOINED_STRINGS = re.compile(
     r"(\"|')\s{0,3}(?:\+|\.|&|\|\||\\\n)?\s{0,3}\1(?=\S)|(\"|')\s{0,3}[+&]\s{0,3}[\"']"
 )
@@ -87,9 +88,17 @@ def base58(view: View) -> Iterator[Run]:
 
 
 def inline_tags(view: View) -> Iterator[Run]:
-    """HTML tags that stand within a line of text, taken out."""
+    """HTML tags and comments that stand within a line of text, taken out; a blank for what breaks the line."""
     for match in _TAG.finditer(view.source):
-        yield match.start(), match.end(), ""
+        tag = match.group()
+        apart = tag[:3].lower() == "<br" or (tag[1] == "!" and any(map(str.isalnum, tag)))
+        yield match.start(), match.end(), _blank(view.source, match) if apart else ""
+
+
+def items(view: View) -> Iterator[Run]:
+    """Strings of a list, or keys of an object, one after the other: ``["all", "previous"]``."""
+    for match in _ITEM_SEAM.finditer(view.source):
+        yield match.start(), match.end(), _blank(view.source, match)
 
 
 def string_pieces(view: View) -> Iterator[Run]:

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from sparkle.llm.safety import respelled, wordsigns
-from sparkle.llm.safety.chinese import Homophones, Parts, Pinyin
+from sparkle.llm.safety import respelled, wordshapes, wordsigns
+from sparkle.llm.safety.chinese import GLOSSES, TONE_NUMBERS, Homophones, Parts, Pinyin, glosses, tone_numbers
 from sparkle.llm.safety.decoders import Decoder
 from sparkle.llm.safety.misspelt import Misspelt
 from sparkle.llm.safety.resources import read_data
 
-_INLINE = rb"</(?:b|i|u|s|a|q|em|strong|span|font|mark|small|big|su[bp]|code|tt|abbr|cite|kbd|var|ins|del)>[^<]{0,3}<"
+_INLINE = (
+    rb"</(?:b|i|u|s|a|q|em|strong|span|font|mark|small|big|su[bp]|code|tt|abbr|cite|kbd|var|ins|del)>[^<]{0,3}<"
+    rb"|[^\s<>]<(?:wbr|!--)|[^\s<>]{3}<br ?/?>[^\s<>]+<br"
+)
 _CHINESE = rb"[\xe4-\xe9][\x80-\xbf]{2}"
 _EMOJI = rb"(?:\xf0[\x80-\xbf]{3}|\xe2[\x80-\xbf]{2})"
 _85 = rb"<~|(?:ascii|base) ?-?85|[ab]85|(?:[!-~]{0,24}[#$%&*;<>?@^`{|}~!\"'(),][!-~]?[a-z0-9]){4}"
@@ -68,6 +71,17 @@ def respellings() -> Iterator[Respelling]:
         respelled.pig_latin((*data.pig_latin, *data.misspelt, *data.short), data.onsets),
     )
     yield Respelling("inline tags", _INLINE, respelled.inline_tags)
+    yield Respelling(
+        "items",
+        rb"(?:[^\s\"'][\"']\s?(?::\s?[0-9a-z.]{1,9}\s?)?,\s{0,8}[\"']"
+        rb"[^\s\"':,{}]{1,24}(?: [^\s\"':,{}]{1,24}){0,2}){3}",
+        respelled.items,
+    )
+    yield Respelling("stretched", wordshapes.STRETCHED, wordshapes.stretched)
+    yield Respelling("masked", wordshapes.MASKED, wordshapes.masked)
+    yield Respelling("drawn", wordshapes.DRAWN, wordshapes.drawn)
+    yield Respelling("tone numbers", TONE_NUMBERS, tone_numbers)
+    yield Respelling("glosses", GLOSSES, glosses)
     yield Respelling(
         "string pieces",
         rb"[\"'] {0,2}[+&] {0,2}[\"']|[a-z0-9+/_-]{16}[\"'] ?, ?[\"'][a-z0-9+/_=-]{4}",

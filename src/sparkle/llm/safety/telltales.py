@@ -36,6 +36,11 @@ ROTATIONS: Mapping[str, Mapping[int, str]] = {
 }
 """Name to the table that undoes it."""
 
+ROT47: Mapping[int, str] = {code: chr(33 + (code - 33 + 47) % 94) for code in range(33, 127)}
+"""Like rot13 with digits and signs; undoes itself."""
+
+BACKWARDS_ROT13 = "rot13 backwards"
+
 UPSIDE_DOWN: Mapping[int, str] = {ord(a): b for a, b in zip("bdpqun", "qpdbnu", strict=True)}
 """Letters that are others when turned; the normaliser knows the rest by their looks."""
 
@@ -95,6 +100,10 @@ class Telltales:
             disguised += [(name, word.translate(inverse), True) for word in rotated]
             if name in _COMMON_ROTATIONS:
                 disguised += [(name, word.translate(inverse), False) for word in further if word.isascii()]
+        for word in rotated:
+            # The folded text has capitals in small letters.
+            disguised.append(("rot47", word.translate(dict(ROT47)).lower(), True))
+            disguised.append((BACKWARDS_ROT13, word.translate(dict(ROTATIONS["rot13"]))[::-1], True))
         for word in words:
             turned = word.translate(UPSIDE_DOWN)[::-1]
             if word.isascii() and turned != word[::-1]:
