@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from sparkle.llm.output import OutputValidator
-from sparkle.llm.output.rules import load_rule_files
+from sparkle.llm.output.rule_files import load_rule_files
 from sparkle.llm.output.samples import expand
 from sparkle.llm.verdict import Mode
 

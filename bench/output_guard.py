@@ -19,7 +19,7 @@ import msgspec
 
 from bench.output_cuts import CANARY, SYSTEM_PROMPT, planted_text, random_cuts, secret_parts
 from sparkle.llm.output import OutputValidator, PromptGuard
-from sparkle.llm.output.rules import load_rule_files
+from sparkle.llm.output.rule_files import load_rule_files
 from sparkle.llm.output.samples import expand
 from sparkle.llm.policy import OutputPolicy
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkle.llm.output import OutputValidator, PromptGuard, scan
-from sparkle.llm.output.rules import RuleSpec, load_rule_files
+from sparkle.llm.output.rule_files import RuleSpec, load_rule_files
 from sparkle.llm.output.samples import expand
 from sparkle.llm.policy import OutputPolicy
 from sparkle.llm.verdict import Action, Mode, Verdict

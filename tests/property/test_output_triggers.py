@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparkle.llm.output.engine import compile_re2
-from sparkle.llm.output.rules import load_rule_files
+from sparkle.llm.output.rule_files import FamilySpec, load_rule_files
+from sparkle.llm.output.samples import expand
 from sparkle.llm.output.text import GAP, JOINED
+from sparkle.llm.output.triggers import Triggers
 
 SOURCE = load_rule_files()
 CASES = [
@@ -44,3 +47,27 @@ def test_a_match_holds_its_familys_trigger(
         # The value may be held back from its first character on, and only gaps part its groups.
         assert re.match(f"[{JOINED}]", text[begin])
         assert re.fullmatch(f"[{JOINED}{GAP}·]*", match.group())
+
+
+HINTED = [pytest.param(f, id=name) for name, f in SOURCE.families.items() if f.first_hint]
+
+
+@pytest.mark.parametrize("family", HINTED)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_trigger_holds_its_familys_hint(family: FamilySpec, data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(re.compile(family.whole_trigger.replace("(?i:", "(?:"), re.ASCII)))
+    if compile_re2(family.whole_trigger, "test").search(text):
+        assert compile_re2(family.first_hint, "test").search(text)
+
+
+@pytest.mark.parametrize("family", HINTED)
+def test_a_family_is_named_exactly_where_its_trigger_occurs(family: FamilySpec) -> None:
+    name = next(name for name, f in SOURCE.families.items() if f is family)
+    named = Triggers([(f.first_hint, f.whole_trigger) for f in SOURCE.families.values() if f.trigger])
+    order = [name for name, f in SOURCE.families.items() if f.trigger]
+    for rule in SOURCE.rules:
+        for template in (*rule.examples, *rule.counterexamples):
+            text = expand(template, random.Random(4))
+            found = compile_re2(family.whole_trigger, "test").search(text) is not None
+            assert (order.index(name) in (named(text.encode()) or ())) == found

@@ -9,7 +9,7 @@ from bench.output_cuts import secret_parts
 
 from sparkle.errors import PolicyError
 from sparkle.llm.output import OutputValidator
-from sparkle.llm.output.rules import RuleSpec, load_rule_files
+from sparkle.llm.output.rule_files import RuleSpec, load_rule_files
 from sparkle.llm.output.samples import expand
 from sparkle.llm.output.scan import Scanner
 from sparkle.llm.output.syntax import crosses_piece

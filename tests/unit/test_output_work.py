@@ -7,7 +7,8 @@ import random
 import pytest
 
 from sparkle.llm.output import OutputValidator
-from sparkle.llm.output.rules import Rule, RuleSpec, load_rule_files
+from sparkle.llm.output.rule_files import RuleSpec, load_rule_files
+from sparkle.llm.output.rules import Rule
 from sparkle.llm.output.samples import expand
 from sparkle.llm.output.scan import MAX_JUDGED
 from sparkle.llm.output.sieve import PATIENCE

@@ -1,14 +1,4 @@
-"""Rules as data: the schema of the YAML files beside this module, and their compiled form.
-
-A *family* has a trigger, a short RE2 pattern that must occur wherever one of its rules can match. One automaton looks
-for all triggers at once; only the rules of families that were triggered run. ``finder`` says how:
-
-- ``piece``: RE2 patterns on the run around the trigger; group 1, if any, is the value. They may not match a character
-  that ends a piece, so a value never crosses the point where a stream is cut.
-- ``number``: patterns of bounded length on a chain of digits, tried at every start.
-- ``assign``: a key word, an assignment and a value; group 1 of the trigger's pattern is the key word.
-- ``builtin``: found by code (private keys, active content, leaked prompts).
-"""
+"""Rules in their compiled form, under one policy (as they are written: rule_files.py)."""
 
 from __future__ import annotations
 
@@ -17,88 +7,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from importlib import resources
-from typing import Annotated, Literal
-
-import msgspec
-from msgspec import Meta, Struct
 
 from sparkle.errors import PolicyError
 from sparkle.llm.output.candidate import Candidate, Check
 from sparkle.llm.output.checks import CHECKS
 from sparkle.llm.output.engine import Find, Pattern, compile_re2, compile_set, finder
+from sparkle.llm.output.rule_files import FamilySpec, Finder, RuleFile, RuleSpec, load_rule_files
 from sparkle.llm.output.screens import assign_screen, number_screen, piece_screen
 from sparkle.llm.output.sieve import Sieve, sieve
 from sparkle.llm.output.syntax import bounded_width, crosses_piece
 from sparkle.llm.policy import AllowEntry, OutputPolicy, mode_for
 from sparkle.llm.verdict import Finding, Mode, Severity
 
-Finder = Literal["piece", "number", "assign", "builtin"]
-_FILES = (
-    "secrets.yaml",
-    "assign.yaml",
-    "contact.yaml",
-    "identity.yaml",
-    "network.yaml",
-    "active.yaml",
-    "leak.yaml",
-)
 _RANK = {Severity.LOW: 0, Severity.MEDIUM: 1, Severity.HIGH: 2, Severity.CRITICAL: 3}
-_MAX_WIDTH = {"number": 80, "assign": 512, "builtin": 0}
-
-
-class FamilySpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the rules of a family are found."""
-
-    finder: Finder
-    trigger: Annotated[
-        str, Meta(description="RE2; occurs wherever a rule of the family matches, near its beginning.")
-    ]
-    near: Annotated[
-        str, Meta(description="Words that must stand right before the trigger and before a value.")
-    ] = ""
-
-
-class RuleSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One rule as written in YAML; also its public description."""
-
-    id: Annotated[str, Meta(pattern=r"^(pii|secret|active|leak)\.[a-z0-9_]+$")]
-    family: str
-    kind: Annotated[str, Meta(pattern=r"^[a-z_]+$", description="Stands in the placeholder.")]
-    severity: Severity
-    score: Annotated[float, Meta(gt=0, le=1)]
-    mode: Annotated[Mode, Meta(description="Default; the policy may change it.")] = Mode.REDACT
-    patterns: tuple[str, ...] = ()
-    screens: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Instead of the patterns in the screen: what the check may accept, and little more."
-        ),
-    ] = ()
-    sieves: Annotated[
-        tuple[str, ...], Meta(description="Candidates whose check digits are added up together (sieve.py).")
-    ] = ()
-    whole: Annotated[bool, Meta(description="The check turns down what is glued to a longer word.")] = False
-    check: Annotated[str, Meta(description="Function of checks.py that has the last word.")] = ""
-    weight: Annotated[
-        int, Meta(ge=1, le=8, description="What judging one value takes, in units of 40 us.")
-    ] = 1
-    reason: str
-    reason_zh: str
-    examples: tuple[str, ...] = ()
-    counterexamples: tuple[str, ...] = ()
-
-    @property
-    def category(self) -> str:
-        """Rule family for policies, e.g. ``pii.email``: prefix and kind."""
-        return f"{self.id.split('.', 1)[0]}.{self.kind}"
-
-
-class RuleFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """One YAML file."""
-
-    rules: tuple[RuleSpec, ...]
-    families: dict[str, FamilySpec] = {}
+WIDEST_NUMBER = 80
+"""Characters that a pattern of the finder ``number`` may match at most."""
+_MAX_WIDTH = {"number": WIDEST_NUMBER, "assign": 512, "builtin": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +110,8 @@ class Family:
     name: str
     finder: Finder
     trigger: str
+    hint: str
+    """What is looked for before the trigger (triggers.py); may be empty."""
     rules: tuple[Rule, ...]
     screen: Find | None
     """Matches wherever a rule can (see screens.py); ``None`` for a builtin, which looks for itself."""
@@ -210,28 +136,6 @@ class RuleSet:
     families: tuple[Family, ...]
     by_id: Mapping[str, Rule]
     descriptions: tuple[RuleDescription, ...]
-
-
-@lru_cache(maxsize=1)
-def load_rule_files() -> RuleFile:
-    """All rule files as one, checked against the schema.
-
-    Raises:
-        PolicyError: a file does not fit the schema, or two rules share an id.
-    """
-    rules: list[RuleSpec] = []
-    families: dict[str, FamilySpec] = {}
-    for name in _FILES:
-        data = resources.files("sparkle.llm.output").joinpath("data", name).read_bytes()
-        try:
-            part = msgspec.yaml.decode(data, type=RuleFile)
-        except msgspec.ValidationError as error:
-            raise PolicyError(f"output rules {name}: {error}") from None
-        rules += part.rules
-        families |= part.families
-    if len({r.id for r in rules}) != len(rules):
-        raise PolicyError("output rules: two rules share an id")
-    return RuleFile(rules=tuple(rules), families=families)
 
 
 def compile_rules(policy: OutputPolicy) -> RuleSet:
@@ -283,20 +187,20 @@ def _compile(spec: RuleSpec, mode: Mode, policy: OutputPolicy, source: RuleFile)
         bounded=bounded,
         check=CHECKS[spec.check] if spec.check else None,
         sieve=_shared_sieve(spec.sieves, spec.check, spec.whole),
-        near=_shared_re(f"(?ia)(?:{family.near})\\Z", 96) if family.near else None,
+        near=_shared_re(f"(?ia)(?:{family.led})\\Z", 96) if family.near else None,
         allow=tuple(_allow(entry) for entry in policy.allow if _covers(entry.rule, spec)),
     )
 
 
 def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
-    trigger = f"(?i:{family.near}){family.trigger}" if family.near else family.trigger
+    trigger = family.whole_trigger
     patterns = tuple(p for rule in rules for p in rule.spec.patterns)
     screens = tuple((p, r.spec.whole) for r in rules for p in r.spec.screens or r.spec.patterns)
     union, reach = "", 2
     if family.finder == "number":
         union = "|".join(f"(?:{p})" for p in patterns)
         reach += max(bounded_width(p) for p in patterns)
-    screen = _screen(name, family.finder, trigger, family.near, screens) if patterns else None
+    screen = _screen(name, family.finder, trigger, family.led, screens) if patterns else None
     which = _shared_set(patterns if family.finder == "piece" else ())
     any_number = re.compile(union)
     sieved = all(rule.sieve for rule in rules)
@@ -305,6 +209,7 @@ def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
         name=name,
         finder=family.finder,
         trigger=trigger,
+        hint=family.first_hint,
         rules=rules,
         screen=screen,
         any_number=any_number,

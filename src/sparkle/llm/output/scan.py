@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from sparkle.llm.output.active import ActiveScanner, ActiveState
-from sparkle.llm.output.engine import compile_set
 from sparkle.llm.output.finders import Pass, find_assigned, find_numbers, find_pieces
 from sparkle.llm.output.modes import KeyBody, Quoted
-from sparkle.llm.output.rules import Family, RuleSet
+from sparkle.llm.output.rules import WIDEST_NUMBER, Family, RuleSet
 from sparkle.llm.output.spans import Span
 from sparkle.llm.output.text import piece_at
+from sparkle.llm.output.triggers import Triggers
 
 LOOK_BEHIND = 128
 """Characters to the left in which a trigger may begin."""
@@ -56,7 +57,7 @@ class Scanner:
 
     def __init__(self, rules: RuleSet, *, markdown: bool = True) -> None:
         self._families = tuple(f for f in rules.families if f.trigger)
-        self._match = compile_set([f.trigger for f in self._families])
+        self._match = Triggers([(f.hint, f.trigger) for f in self._families])
         self._key_rule = rules.by_id.get("secret.private_key")
         self._password_rule = rules.by_id.get("secret.password")
         self._active = ActiveScanner(rules, markdown=markdown)
@@ -92,8 +93,9 @@ class Scanner:
             ends.append(_crowded([m.start() for m in _ELEMENT.finditer(text, low, high)], most, text, low))
         crowded = any(end is not None for end in ends)
         high = min([high, *(end for end in ends if end is not None)])
+        places = sorted((span.start, span.end) for span in numbers.spans)
         while True:
-            work = work.until(_uncrossed(text, low, high, numbers.spans))
+            work = work.until(_uncrossed(text, low, high, places))
             high, after = work.high, state.copy()
             self._modes(names, families, work, after)
             found, settled = self._active.scan(
@@ -126,11 +128,17 @@ class Scanner:
             work.spans += after.key.scan(work.text, work.low, work.high, self._key_rule, triggered=triggered)
 
 
-def _uncrossed(text: str, low: int, high: int, numbers: list[Span]) -> int:
-    """The last start of a piece up to ``high`` that no number reaches over."""
-    while crossing := [s.start for s in numbers if s.start < high < s.end]:
-        high = piece_at(text, low, min(crossing))
-    return high
+def _uncrossed(text: str, low: int, high: int, numbers: list[tuple[int, int]]) -> int:
+    """The last start of a piece up to ``high`` that no number (start and end, sorted) reaches over."""
+    known = bisect_left(numbers, (high,))
+    while True:
+        # No number is wider, so only the last ones that begin before ``high`` can reach over it.
+        first = bisect_left(numbers, (high - WIDEST_NUMBER,), 0, known)
+        crossing = next((start for start, end in numbers[first:known] if end > high), None)
+        if crossing is None:
+            return high
+        high = piece_at(text, low, crossing)
+        known = bisect_left(numbers, (high,), 0, known)
 
 
 def _crowded(judged: list[int], room: float, text: str, low: int) -> int | None:

@@ -36,7 +36,7 @@ class OutputStream:
 
     __slots__ = (
         "_blocked", "_early", "_fed", "_guard", "_held", "_known", "_leak", "_leaks", "_low", "_notes", "_over",
-        "_oversize", "_rules", "_run", "_scanner", "_state", "_text", "_withheld",
+        "_oversize", "_rules", "_run", "_scanner", "_state", "_text", "_unready", "_withheld",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +52,7 @@ class OutputStream:
         self._held = Held()
         self._known: tuple[list[int] | None] | None = None  # what the triggers say of a whole text, told once
         self._early = 0  # of the first word, what has left already
+        self._unready = 0  # how long what is held has to be before it is looked at again
         self._state = ScanState()
         self._leak = LeakTracker(self._guard) if self._guard.active else None
         self._fed = 0  # up to where the leak tracker has read
@@ -167,7 +168,7 @@ class OutputStream:
         self._oversize = not tail and piece_end(self._text, start) < 0 and rule is not None and rule.enforced
         self._held.consume(width, raw_end)
         self._text = tail
-        self._low = self._fed = 0
+        self._low = self._fed = self._unready = 0
         self._run = run_start(tail, len(tail), 0)
         self._state = ScanState(active=active, judged=self._state.judged, elements=self._state.elements)
         active.swallow, active.in_tag = 0, False
@@ -200,6 +201,8 @@ class OutputStream:
             high = self._look_for_leaks(self._leak, text, low, high, final=final)
         if high <= low and (not final or limit < len(self._text)):
             return "" if final else self._open(text)
+        if not final and limit - low < self._unready:
+            return ""
         if self._known is None:
             known = self._scanner.triggered(text[max(0, low - LOOK_BEHIND) :].encode())
         else:
@@ -210,6 +213,9 @@ class OutputStream:
         else:
             spans, high, self._state = self._scan(text, high, known, final=final)
             if high <= low and not final and not self._state.crowded:
+                # Values that share their pieces ("4111 1111 1111 1111,4111 ...") can hold back thousands of
+                # characters, which must not be judged anew with every chunk.
+                self._unready = (limit - low) * 9 // 8 if limit - low > CONTEXT else 0
                 return self._open(text)
         spans += [Span(start, end, rule) for start, end, rule in self._leaks if start < high]
         if self._state.crowded:
@@ -305,7 +311,7 @@ class OutputStream:
     def _drop(self, high: int, raw_high: int) -> None:
         self._held.consume(high - self._low, raw_high)
         self._leaks = [leak for leak in self._leaks if leak[1] > high] if self._leaks else self._leaks
-        self._low = high
+        self._low, self._unready = high, 0
         cut = high - CONTEXT
         if cut > CONTEXT:
             self._text = self._text[cut:]
