@@ -137,7 +137,7 @@ def _words_backwards(view: View) -> View | None:
     return replace_runs(view, "reversed words", runs)
 
 
-def _decodings(data: LayerData) -> Iterator[Layer]:
+def _decodings(data: LayerData, vocabulary: Collection[str]) -> Iterator[Layer]:
     spelled = "|".join(data.spelling).encode()
     yield _decoding("url", rb"%[0-9a-f]{2}", decoders.percent)
     yield _decoding("entities", rb"&(?:#x?[0-9a-f]{2}|[a-z]{2,8};)", decoders.entities)
@@ -157,7 +157,7 @@ def _decodings(data: LayerData) -> Iterator[Layer]:
     yield _decoding(
         "spelling", rb"(?:" + spelled + rb")[\s,.-]{1,2}(?:" + spelled + rb")\b", spelling, compact=True
     )
-    for other in respellings():
+    for other in respellings(vocabulary):
         yield _decoding(other.name, other.indicator, other.decoder, compact=other.compact)
 
 
@@ -189,7 +189,7 @@ class Layers:
     def __init__(self, data: LayerData, vocabulary: Collection[str] = ()) -> None:
         self._misspelt = misspelt(vocabulary)
         mended = Layer(_MISSPELT, None, lambda v: replace_runs(v, _MISSPELT, self._misspelt.mended(v)), 3)
-        self.layers = (*_decodings(data), *_disguises(data, vocabulary), mended)
+        self.layers = (*_decodings(data, vocabulary), *_disguises(data, vocabulary), mended)
         shown = [(layer.name, layer.indicator) for layer in self.layers if layer.indicator is not None]
         self._indicators = Indicators([*shown, ("control", _CONTROL), ("signs", SPELLED)])
         self._telltales = Telltales(

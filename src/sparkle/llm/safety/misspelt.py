@@ -18,6 +18,8 @@ _SHORTEST = 5
 """Shorter words are too near to others."""
 _SHORTEST_SKELETON = 4
 """Fewest letters of a word without vowels that say which word it was."""
+_SHORTEST_INSERTED = 6
+"""Letters of a word that is known with any other letter in it."""
 _LONGEST = 24
 _MOST_SOUNDS = 24
 _VOWELS = frozenset("aeiou")
@@ -46,7 +48,8 @@ class Misspelt:
         vocabulary: Iterable[str] = (),
     ) -> None:
         self._words = tuple(dict.fromkeys(word for word in words if len(word) >= _SHORTEST))
-        self._spelt = frozenset(spelt) | frozenset(self._words)
+        self._plain = frozenset(self._words)
+        self._spelt = frozenset(spelt) | self._plain
         self._exact: dict[str, str] = {}
         self._holes: dict[str, str] = {}
         self._shuffled: dict[str, str] = {}
@@ -116,7 +119,10 @@ class Misspelt:
         if found is None and len(word) >= _SHORTEST:
             found = self._shuffled.get(_shuffle_key(word))
         if found is None and len(word) >= _SHORTEST:
-            for at in range(1, len(word)):
+            if len(word) > _SHORTEST_INSERTED:
+                bare = (word[:at] + word[at + 1 :] for at in range(1, len(word) - 1))
+                found = next((one for one in bare if one in self._plain), None)
+            for at in range(1, len(word)) if found is None else ():
                 found = self._holes.get(f"{word[:at]}?{word[at + 1 :]}")
                 if found is not None:
                     break
@@ -153,6 +159,9 @@ def _near(word: str, heard: Sequence[tuple[str, str]]) -> Iterator[str]:
     for at in range(1, len(word)):
         yield word[:at] + word[at + 1 :]
         yield word[:at] + word[at] + word[at:]
+    if len(word) >= _SHORTEST_INSERTED:
+        yield word[1] + word[0] + word[2:]
+        yield word[:-2] + word[-1] + word[-2]
     skeleton = word[0] + "".join(char for char in word[1:] if char not in _VOWELS)
     if len(skeleton) >= _SHORTEST_SKELETON or (len(skeleton) > 2 and len(word) > _SHORTEST):
         yield skeleton
@@ -174,6 +183,9 @@ def _patterns(word: str) -> Iterator[str]:
     inner = "".join(sorted(set(word[1:-1])))
     wrong = [f"{word[:at]}{_but(word[at])}{word[at + 1 :]}" for at in range(1, len(word))]
     yield "|".join(wrong)
+    if len(word) >= _SHORTEST_INSERTED:
+        # A letter too many: neither the one before nor the one after, which are other patterns' words.
+        yield "|".join(f"{word[:at]}[a-z]{word[at:]}" for at in range(1, len(word)))
     if len(inner) < 2:
         return
     shuffled: list[str] = []

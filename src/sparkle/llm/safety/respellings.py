@@ -9,9 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from sparkle.llm.safety import respelled, wordshapes, wordsigns
-from sparkle.llm.safety.chinese import GLOSSES, TONE_NUMBERS, Homophones, Parts, Pinyin, glosses, tone_numbers
+from sparkle.llm.safety.chinese import GLOSSES, TONE_NUMBERS, Homophones, Parts, glosses, tone_numbers
 from sparkle.llm.safety.decoders import Decoder
 from sparkle.llm.safety.misspelt import Misspelt
+from sparkle.llm.safety.pinyin import Pinyin
 from sparkle.llm.safety.resources import read_data
 
 _INLINE = (
@@ -42,6 +43,7 @@ class _Chinese(Struct, frozen=True, forbid_unknown_fields=True):
 
     pinyin: dict[str, str]
     pinyin_around: dict[str, str]
+    readings: str
     sounds: tuple[str, ...]
     sound_words: tuple[str, ...]
     parts: dict[str, str]
@@ -59,8 +61,8 @@ class Respelling:
     """Whether blanks may be missing in what it reads."""
 
 
-def respellings() -> Iterator[Respelling]:
-    """All but :func:`misspelt`, in the order in which they are tried."""
+def respellings(vocabulary: Collection[str] = ()) -> Iterator[Respelling]:
+    """All but :func:`misspelt`, in the order in which they are tried; ``vocabulary``: words that the rules look for."""
     data = msgspec.yaml.decode(read_data("respelling.yaml"), type=_Data)
     names = "|".join(sorted(data.piece_names)).encode()
     yield Respelling("base58", rb"[1-9a-z]{32}", respelled.base58)
@@ -123,7 +125,8 @@ def respellings() -> Iterator[Respelling]:
         respelled.words_from_the_end,
     )
     chinese = msgspec.yaml.decode(read_data("chinese.yaml"), type=_Chinese)
-    pinyin = Pinyin(chinese.pinyin, chinese.pinyin_around)
+    words = [word for word in vocabulary if not word.isascii()]
+    pinyin = Pinyin(chinese.pinyin, chinese.pinyin_around, chinese.readings.split(), words)
     yield Respelling("pinyin", pinyin.indicator, pinyin.read)
     parts = Parts(chinese.parts)
     yield Respelling("parts", parts.indicator, parts.read)
