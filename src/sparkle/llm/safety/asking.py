@@ -14,7 +14,7 @@ from sparkle.llm.safety.regex import RegexSet
 _TOGETHER: tuple[frozenset[str], ...] = (
     frozenset(
         {
-            "homophones", "pinyin", "spelling", "compact", "respaced", "parts", "stretched", "named pieces",
+            "homophones", "spelling", "compact", "respaced", "parts", "stretched", "named pieces",
             "inline tags", "odd gaps", "signs", "words from the end", "escapes", "seven bits", "chinese lines",
             "calls", "word signs", "dump", "line ends", "octal", "letter numbers", "pig latin", "suffixed", "control",
         }
@@ -25,7 +25,7 @@ _TOGETHER: tuple[frozenset[str], ...] = (
             "numbered items", "hex bytes", "drawn", "entities", "quoted-printable",
         }
     ),
-    frozenset({"ascii85"}),
+    frozenset({"ascii85", "pinyin"}),
 )  # fmt: skip
 """Names that share an automaton; all others share one more."""
 

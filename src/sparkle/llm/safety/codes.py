@@ -27,7 +27,7 @@ _DUMP_LINE = re.compile(
 _DUMP_BYTES = 16
 _UU = re.compile(r"begin [0-7]{3,4} [^\n]{1,80}\r?\n((?:[!-`][ -`]{0,62}\r?\n)+)(?:`|end| )")
 _PUNYCODE = re.compile(
-    rf"(?<![a-z0-9-])xn--([a-z0-9 ,.!?:;-]{{4,{_MOST_PUNYCODE}}}-)?([a-z0-9]{{4,{_MOST_PUNYCODE}}})",
+    rf"(?<![a-z0-9-])xn--([a-z0-9 ,.!?:;-]{{1,{_MOST_PUNYCODE}}}-)?([a-z0-9]{{4,{_MOST_PUNYCODE}}})",
     re.IGNORECASE,
 )
 _CSS = re.compile(r"(?:\\[0-9A-Fa-f]{4,6} ?){4,}|(?:\\U[0-9A-Fa-f]{8}){2,}")

@@ -20,9 +20,14 @@ _BASE58_TOKEN = re.compile(r"(?<![A-Za-z0-9+/=_-])[1-9A-HJ-NP-Za-km-z]{24,1200}(
 _BASE58_VALUE = {char: value for value, char in enumerate(_BASE58)}
 _INLINE = "b|i|u|s|a|q|em|strong|span|font|mark|small|big|sub|sup|code|tt|abbr|cite|kbd|var|ins|del|wbr"
 _TAG = re.compile(rf"</?(?:{_INLINE}|br)(?:\s[^<>]{{0,300}})?/?>|<!--[^<>]{{0,300}}-->", re.IGNORECASE)
-_ITEM_SEAM = re.compile(r"(?<=[^\s\"'])[\"']\s{0,2}(?::\s{0,2}-?[\w.]{1,9}\s{0,2})?,\s{0,8}[\"'](?=[^\s\"'])")
+_ITEM_SEAM = re.compile(
+    r"(?<=[^\s\"'])( ?)[\"']\s{0,2}(?::\s{0,2}-?[\w.]{1,9}\s{0,2})?,\s{0,8}[\"']( ?)(?=[^\s\"'])"
+)
 _JOINED_STRINGS = re.compile(
     r"(\"|')\s{0,3}(?:\+|\.|&|\|\||\\\n)?\s{0,3}\1(?=\S)|(\"|')\s{0,3}[+&]\s{0,3}[\"']"
+)
+_COMMENT_SEAM = re.compile(
+    r"(?<=[^\s*/#;%>-])[ \t]{0,4}\r?\n[ \t]{0,12}(?://|--|[#;%>*])[ \t]{0,4}(?=[^\s*/#;%>-])"
 )
 _BASE64_LIST = re.compile(r"(?<=[A-Za-z0-9+/_-]{16})[\"']\s{0,3},\s{0,3}[\"'](?=[A-Za-z0-9+/_=-]{4})")
 _ITEM = re.compile(r"(?<=[^\s.!?:;。！？：；])[ \t]*\n[ \t]*\d{1,2}[.)、][ \t]+(?=[a-z\u4e00-\u9fff])")
@@ -97,7 +102,16 @@ def inline_tags(view: View) -> Iterator[Run]:
 
 def items(view: View) -> Iterator[Run]:
     """Strings of a list, or keys of an object, one after the other: ``["all", "previous"]``."""
-    for match in _ITEM_SEAM.finditer(view.source):
+    seams = list(_ITEM_SEAM.finditer(view.source))
+    # Pieces that bring blanks of their own were cut wherever it came.
+    cut = any(seam.group(1) or seam.group(2) for seam in seams)
+    for seam in seams:
+        yield seam.start(), seam.end(), seam.group(1) or seam.group(2) if cut else _blank(view.source, seam)
+
+
+def comment_lines(view: View) -> Iterator[Run]:
+    """A sentence that runs over several lines of comment or quotation."""
+    for match in _COMMENT_SEAM.finditer(view.source):
         yield match.start(), match.end(), _blank(view.source, match)
 
 
@@ -120,7 +134,7 @@ def string_pieces(view: View) -> Iterator[Run]:
 def named_pieces(names: Collection[str]) -> Decoder:
     """Strings under names that only count: ``a = "ignore"``, ``"part2": "all rules"``; between them a blank."""
     longer = "|".join(sorted(names, key=len, reverse=True))
-    name = rf"(?:[a-hp-z]|(?:{longer})[ _-]?\d{{1,3}})"
+    name = rf"(?:[a-hp-z]\d?|(?:{longer})[ _-]?\d{{1,3}})"
     between = re.compile(
         rf"\s{{0,2}}[\"']\s{{0,4}}[,;]?\s{{0,8}}(?:let |const |var )?[\"']?{name}[\"']?\s{{0,3}}[:=]\s{{0,3}}[\"']",
         re.IGNORECASE,

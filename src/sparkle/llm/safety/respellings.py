@@ -75,12 +75,19 @@ def respellings(vocabulary: Collection[str] = ()) -> Iterator[Respelling]:
     yield Respelling("inline tags", _INLINE, respelled.inline_tags)
     yield Respelling(
         "items",
-        rb"(?:[^\s\"'][\"']\s?(?::\s?[0-9a-z.]{1,9}\s?)?,\s{0,8}[\"']"
+        rb"(?:[^\s\"'] ?[\"']\s?(?::\s?[0-9a-z.]{1,9}\s?)?,\s{0,8}[\"'] ?"
         rb"[^\s\"':,{}]{1,24}(?: [^\s\"':,{}]{1,24}){0,2}){3}",
         respelled.items,
     )
     yield Respelling("stretched", wordshapes.STRETCHED, wordshapes.stretched)
     yield Respelling("masked", wordshapes.MASKED, wordshapes.masked)
+    yield Respelling("signed", wordshapes.SIGNED, wordshapes.signed)
+    yield Respelling("emoji inside", wordshapes.EMOJI_INSIDE, wordshapes.emoji_inside)
+    yield Respelling(
+        "comment lines",
+        rb"(?:^|\n)[ \t]*(?://|--|[#;%>*]) ?[^\n]*\n[ \t]*(?://|--|[#;%>*]) ?[^\s*/#;%>-]",
+        respelled.comment_lines,
+    )
     yield Respelling("drawn", wordshapes.DRAWN, wordshapes.drawn)
     yield Respelling("tone numbers", TONE_NUMBERS, tone_numbers)
     yield Respelling("glosses", GLOSSES, glosses)
@@ -91,7 +98,7 @@ def respellings(vocabulary: Collection[str] = ()) -> Iterator[Respelling]:
     )
     yield Respelling(
         "named pieces",
-        rb"[\"'][,;]?\s{0,8}(?:let |const |var )?[\"']?\b(?:[a-hp-z]|(?:"
+        rb"[\"'][,;]?\s{0,8}(?:let |const |var )?[\"']?\b(?:[a-hp-z][0-9]?|(?:"
         + names
         + rb")[ -]?[0-9]{1,3})[\"']?\s?[:=]\s?[\"']",
         respelled.named_pieces(data.piece_names),

@@ -28,6 +28,16 @@ MASKED = rb"[a-z]\*{1,3}[a-z]{2}|[a-z]{2}\*{1,3}[a-z]|\b[a-z]\*[a-z]\*"
 DRAWN = rb"\|\\\||/-\\|\|-\|[a-z0-9!|]|\|-[a-z0-9!]"
 """Letters drawn with strokes; the folded text has a hyphen for the underscore."""
 
+SIGNED = rb"[0-9@$!|+][a-z]?[(#][a-z]?[0-9@$!|+]"
+"""A bracket or hash among other signs that stand for letters."""
+
+EMOJI_INSIDE = rb"[a-z](?:\xf0[\x80-\xbf]{3}|\xe2[\x80-\xbf]{2}){1,2}[a-z]"
+"""Emoji between two letters."""
+
+_TOKEN = re.compile(r"\S{3,60}")
+_SIGNS = re.compile(r"[0-9@$!|+]")
+_SIGN_LETTERS = re.compile(r"[(#](?=[A-Za-z0-9@$!|+])")
+_EMOJI = re.compile("(?<=[A-Za-z])[\u2190-\u2bff\U0001f000-\U0001faff\ufe0f]{1,3}(?=[A-Za-z])")
 _REPEATED = re.compile(r"([a-z])\1+")
 _WORD = re.compile(r"[a-z]{2,60}")
 _TOO_MANY = re.compile(r"([a-z])\1\1")
@@ -104,3 +114,17 @@ def drawn(view: View) -> Iterator[Run]:
     r"""Letters drawn with strokes and brackets: ``|\|`` is an n, ``/-\`` an a."""
     for match in _DRAWN_SIGNS.finditer(view.source):
         yield match.start(), match.end(), _DRAWN[match.group()]
+
+
+def signed(view: View) -> Iterator[Run]:
+    """``(`` and ``#`` as c and h, in words that hold other signs for letters."""
+    for token in _TOKEN.finditer(view.source):
+        if len(_SIGNS.findall(token.group())) >= 2:
+            for match in _SIGN_LETTERS.finditer(view.source, token.start(), token.end()):
+                yield match.start(), match.end(), "c" if match.group() == "(" else "h"
+
+
+def emoji_inside(view: View) -> Iterator[Run]:
+    """Emoji within words, taken out."""
+    for match in _EMOJI.finditer(view.source):
+        yield match.start(), match.end(), ""
