@@ -13,7 +13,7 @@ from sparkle.llm.output.rules import Family, Rule
 from sparkle.llm.output.screens import OVERLAP
 from sparkle.llm.output.sieve import PATIENCE, Place
 from sparkle.llm.output.spans import Span
-from sparkle.llm.output.text import JOINED, run_end, run_start
+from sparkle.llm.output.text import JOINED, run_start, segment_end, segment_start
 
 _BEFORE_VALUE = re.compile(r"\s{0,3}([\"'“‘`*(\[【「《_]{0,3})")
 _CLOSERS = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "「": "」", "【": "】", "《": "》"}
@@ -80,7 +80,11 @@ class Pass:
 
 
 def find_pieces(family: Family, work: Pass) -> None:
-    """Values of a ``piece`` family: its rules run on each run in which the screen matches."""
+    """Values of a ``piece`` family: its rules run on each segment in which the screen matches.
+
+    No value holds a soft end (rules are asked when they load), so one segment at a time is looked at, however long
+    its run is.
+    """
     if family.screen is None:
         return
     text, data, base, high = work.text, work.data, work.base, work.high
@@ -99,37 +103,38 @@ def find_pieces(family: Family, work: Pass) -> None:
             b = place + len(data[start:end].decode())
         if a >= high:
             return
-        if family.led:  # the words before a value lead to its run, and may begin in another one
+        if family.led:  # the words before a value lead to its segment, and may begin in another one
             at = max(start + 1, end)
             if b <= done:
                 continue
-            first = run_start(text, a, done)
-            done = run_end(text, b)
+            first = segment_start(text, a, done)
+            done = segment_end(text, b)
         else:  # the first character may be the value's neighbour
-            first = a + 1 if text[a] in _BLANK else run_start(text, a + 1, done)
-            done = run_end(text, a + 1)
+            first = a + 1 if text[a] in _BLANK else segment_start(text, a + 1, done)
+            done = segment_end(text, a + 1)
             at = max(start + 1, done - base if plain else byte + len(text[a:done].encode()))
         if done > work.low:
-            before = len(work.judged)
-            _judge_run(family, work, first, text[first:done])
-            vain += len(work.judged) == before
+            vain += _judge_segment(family, work, first, text[first:done])
 
 
 def _find_sieved(family: Family, work: Pass, low: int) -> None:
-    """Values of a ``piece`` family that begin at ``low``, a run's end, or behind it, by the sieves of its rules."""
+    """Values of a ``piece`` family that begin at ``low``, a segment's end, or behind it, by the sieves of its rules."""
     text, high = work.text, work.high
     places = list(_sieved(family, text, max(low, work.low), high))
     if not all(rule.sieve and rule.sieve.exact for rule in family.rules):
         done = low
         for start in sorted({place.start for _, place in places}):
             if start >= done and len(work.judged) <= work.room:
-                first, done = run_start(text, start, done), run_end(text, start)
-                _judge_run(family, work, first, text[first:done])
+                first, done = segment_start(text, start, done), segment_end(text, start)
+                _judge_segment(family, work, first, text[first:done])
         return
     counted: set[int] = set()
+    room: dict[int, float] = {}
     for rule, (start, end) in places:
-        accepted = rule.accepts(text, start, end)
+        left = room.get(id(rule), work.room)
+        accepted = rule.accepts(text, start, end) if left >= 0 else None
         if accepted:
+            room[id(rule)] = left - 1
             if start not in counted:
                 counted.add(start)
                 work.judged += [start] * rule.spec.weight
@@ -142,13 +147,17 @@ def _sieved(family: Family, text: str, low: int, high: int) -> Iterator[tuple[Ru
             yield rule, place
 
 
-def _judge_run(family: Family, work: Pass, first: int, run: str) -> None:
-    part = run.encode()
-    plain = len(part) == len(run)
+def _judge_segment(family: Family, work: Pass, first: int, segment: str) -> int:
+    """Add the values in a segment that begins at ``first``; how many places were looked at in vain, at least one
+    where there is no value.
+    """
+    part = segment.encode()
+    plain = len(part) == len(segment)
     low, high, text = work.low, work.high, work.text
     known = family.which(part)
     if known is None:
-        return
+        return 1
+    vain = 0
     counted: set[int] = set()  # one value, however many rules look at it
     for index in sorted(known):
         rule, find, group = family.finders[index]
@@ -169,6 +178,9 @@ def _judge_run(family: Family, work: Pass, first: int, run: str) -> None:
                         counted.add(start)
                         work.judged += [start] * rule.spec.weight
                     work.spans.append(Span(*accepted, rule))
+                else:
+                    vain += 1
+    return vain or not counted
 
 
 def find_numbers(family: Family, work: Pass) -> None:
@@ -189,6 +201,8 @@ def find_numbers(family: Family, work: Pass) -> None:
                 for start in places:
                     _judge_number(family, work, start, start + family.reach)
                 return
+        if places is not None and places[-1:] < [a]:
+            return  # nothing that follows passes the sieve
         end, reach = min(b, high), b + family.reach
         at, before = max(a, seen), len(work.judged)
         if places is not None:

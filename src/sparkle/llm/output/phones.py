@@ -45,7 +45,7 @@ def intl_phone(c: Candidate) -> Span | None:
     value, extension, _ = text[start:end].partition("x")
     plus = value[0] == "+"
     dialled_digits = digits_of(value)
-    if hopeless(dialled_digits if plus else dialled_digits[2:], plus=plus) or _fiction(dialled_digits):
+    if no_number(("+" if plus else "") + dialled_digits):
         return None
     if arithmetic(c.before) or word(c.before[-1:]):
         return None
@@ -65,6 +65,14 @@ def intl_phone(c: Candidate) -> Span | None:
     if not possible or _fiction(value[:possible]):
         return None
     return c.start, c.end if possible == len(value) else c.start + possible
+
+
+def no_number(dialled: str) -> bool:
+    """Whether digits behind ``+`` or ``00`` are certain to be nobody's number; cheap."""
+    if dialled[0] == "+":
+        digits = dialled[1:]
+        return (digits[4:9] == "55501" and _fiction(digits)) or hopeless(digits, plus=True)
+    return hopeless(dialled[2:], plus=False)
 
 
 def _fiction(text: str) -> bool:

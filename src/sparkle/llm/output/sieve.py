@@ -26,35 +26,12 @@ from sparkle.llm.output.identity_checks import (
     USCC_WEIGHTS,
 )
 from sparkle.llm.output.lanes import Lanes, luhn, mod97, weighted
-from sparkle.llm.output.tables import TABLES
+from sparkle.llm.output.looks import APART, FRAGMENTS, LOOSE, LOOSE_AHEAD
+from sparkle.llm.output.phones import no_number
 
 PATIENCE = 24
 """Places that a family looks at in vain, in one pass, before it turns to its sieve."""
 
-_LABELS = (
-    "tel",
-    "phone",
-    "mobile",
-    "cell",
-    "fax",
-    "card",
-    "visa",
-    "id",
-    "no",
-    "nr",
-    "number",
-    "ssn",
-    "whatsapp",
-)
-_ALL_LABELS = (*_LABELS, "wechat", "iban", "n")
-# The looks at the neighbours of a rule that is ``whole`` (candidate.glued), behind its first sign.
-_APART = "(?<![A-Za-z0-9].)"
-_LOOSE = (
-    f"(?:{_APART}(?<![A-Za-z0-9][._\\-/].)|(?i:"
-    + "|".join(f"(?<={label}.)|(?<={label}[._\\-/].)" for label in _ALL_LABELS)
-    + "))"
-)
-_LOOSE_AHEAD = "(?![A-Za-z0-9])(?![._\\-][A-Za-z0-9])"
 _WIDEST = 96
 """More characters than a candidate and its neighbours have."""
 _HEAD = re.compile(r"\[[^\]]*\]")
@@ -123,6 +100,18 @@ def _same(values: list[str]) -> list[str]:
     return values
 
 
+def _every(values: Sequence[str]) -> list[int]:
+    return list(range(len(values)))
+
+
+def _dialled_digits(values: list[str]) -> list[str]:
+    return _BETWEEN_DIGITS.sub("", "\n".join(values)).split("\n")
+
+
+def _may_be_dialled(value: str) -> bool:
+    return not no_number(value)
+
+
 def _always(_: str) -> bool:
     return True
 
@@ -143,10 +132,12 @@ def _mixed(digits: str) -> bool:
     return digits.strip(digits[0]) != ""
 
 
+_BETWEEN_DIGITS = re.compile("x[0-9]+|[^0-9+\\n]+")
 _ID_VALUES = bytes(10 if c in b"Xx" else c - 48 if 48 <= c < 58 else 0 for c in range(256))
 # Letters of Hong Kong's numbers stand for 10 to 35, a missing first one for 36; in the check's place A is 10 as well.
 _HK_ALL = bytes(36 if c == 32 else c - 55 if 65 <= c < 91 else HK_VALUES[c] for c in range(256))
 
+_WHATEVER = _Kind(_same, _every, _always)
 _KINDS: dict[str, _Kind] = {
     "card": _Kind(_digits, luhn(19), _card),
     "near_card": _Kind(_digits, luhn(19), _mixed),
@@ -155,6 +146,9 @@ _KINDS: dict[str, _Kind] = {
     "uscc": _Kind(_same, weighted(USCC_VALUES, USCC_WEIGHTS, 31), _lettered),
     "hk_id": _Kind(_hk, weighted(_HK_ALL, (9, 8, 7, 6, 5, 4, 3, 2, 0, 1, 0), 11), _always),
     "tw_id": _Kind(_same, weighted(TW_VALUES, TW_WEIGHTS, 10), _no_example),
+    "intl_phone": _Kind(_dialled_digits, _every, _may_be_dialled),
+    "ipv4_public": _WHATEVER,
+    "ipv4_special": _WHATEVER,
 }
 """By the name of the check."""
 
@@ -162,7 +156,7 @@ _KINDS: dict[str, _Kind] = {
 def sieve(patterns: Sequence[str], check: str, *, whole: bool) -> Sieve | None:
     """The sieve of a rule with this check; ``None`` when there are no patterns for one.
 
-    A pattern begins with the class of the value's first sign; ``{code_suffixes}`` stands for the words of that table. A
+    A pattern begins with the class of the value's first sign; names of ``looks.FRAGMENTS`` stand for what they name. A
     value behind a letter or digit is passed over, unless the rule is ``whole`` and a label stands there.
 
     Raises:
@@ -177,13 +171,14 @@ def _pattern(pattern: str, *, whole: bool) -> str:
     head = _HEAD.match(pattern)
     if head is None:
         raise ValueError("a sieve's pattern begins with a class")
-    pattern = pattern.replace("{code_suffixes}", "|".join(sorted(TABLES.words("code_suffixes"))))
+    for name, fragment in FRAGMENTS.items():
+        pattern = pattern.replace(name, fragment)
     # The first sign alone is consumed: a search for a class is fast, and values may begin inside one another.
     first, rest = head.group(), pattern[head.end() :]
     if not whole:
-        return f"{first}{_APART}(?=({rest}))"
+        return f"{first}{APART}(?=({rest}))"
     # Labels last, because they are many and almost never asked.
-    return f"{first}(?<![0-9].)(?=((?:{rest}){_LOOSE_AHEAD})){_LOOSE}"
+    return f"{first}(?<![0-9].)(?=((?:{rest}){LOOSE_AHEAD})){LOOSE}"
 
 
 def _places(pattern: re.Pattern[str], kind: _Kind | None, text: str, low: int, high: int) -> list[Place]:

@@ -41,6 +41,8 @@ GAP = " \u00a0\u2000-\u200a\u202f\u3000()\uff08\uff09.\\-\u2010-\u2015"
 _RUN = re.compile(f"[{JOINED}]*")
 _SOFT = re.compile(f"[{SOFT}]")
 _SOLID = re.compile(f"(?![{SOFT}])[{JOINED}](?:(?![{SOFT}])[{JOINED}])*")
+_ASCII_SOLID = "".join(c for c in _ASCII_JOINED if not re.match(f"[{SOFT}]", c))
+_SEGMENT = re.compile(f"(?:(?![{SOFT}])[{JOINED}])*")
 _WIDE = re.compile(f"[{_WIDE_JOINED}]")
 _NUMBER_TAIL = re.compile(f"[+(]{{0,2}}[0-9](?:[{GAP}]{{0,3}}[0-9])*[{GAP}]{{0,3}}[{JOINED}]*\\Z")
 _NUMBER_NEAR = re.compile(f"[0-9][{GAP}]{{0,3}}\\Z")
@@ -115,23 +117,39 @@ def _odd() -> Find:
 
 def run_start(text: str, end: int, floor: int) -> int:
     """Start of the run that ends at ``end``, not before ``floor``; ``end`` itself when no run ends there."""
-    step = 64
-    while True:
-        low = max(floor, end - step)
-        kept = text[low:end].rstrip(_ASCII_JOINED)
-        if kept and _WIDE.match(kept[-1]):
-            # Backwards, so that a run of mixed characters is walked once: stripping one kind after the other copies
-            # the text each time, and megabytes of accents would take minutes.
-            kept = kept[: len(kept) - run_end(kept[::-1], 0)]
-        if kept or low == floor:
-            return low + len(kept)
-        step *= 8
+    return _start(text, end, floor, _ASCII_JOINED, _RUN)
 
 
 def run_end(text: str, start: int) -> int:
     """End of the run that goes on at ``start``."""
     match = _RUN.match(text, start)
     return match.end() if match else start
+
+
+def segment_start(text: str, end: int, floor: int) -> int:
+    """Start of the segment that ends at ``end``: like :func:`run_start`, but soft ends count at once."""
+    return _start(text, end, floor, _ASCII_SOLID, _SEGMENT)
+
+
+def segment_end(text: str, start: int) -> int:
+    """End of the segment that goes on at ``start``."""
+    match = _SEGMENT.match(text, start)
+    return match.end() if match else start
+
+
+def _start(text: str, end: int, floor: int, ascii_part: str, part: re.Pattern[str]) -> int:
+    step = 64
+    while True:
+        low = max(floor, end - step)
+        kept = text[low:end].rstrip(ascii_part)
+        if kept and _WIDE.match(kept[-1]):
+            # Backwards, so that a run of mixed characters is walked once: stripping one kind after the other copies
+            # the text each time, and megabytes of accents would take minutes.
+            match = part.match(kept[::-1])
+            kept = kept[: len(kept) - match.end()] if match else kept
+        if kept or low == floor:
+            return low + len(kept)
+        step *= 8
 
 
 def piece_start(text: str, start: int, position: int) -> int:

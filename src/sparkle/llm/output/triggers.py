@@ -41,7 +41,8 @@ class Triggers:
         hit = self._first(data)
         if hit is None:
             return None
-        sure, known = self._sure, []
+        sure = self._sure
+        known: list[int] = []
         for k in hit:
             if k < len(sure):
                 known.append(sure[k])
