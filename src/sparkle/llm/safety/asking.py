@@ -16,7 +16,7 @@ _TOGETHER: tuple[frozenset[str], ...] = (
         {
             "homophones", "spelling", "compact", "respaced", "parts", "stretched", "named pieces",
             "inline tags", "odd gaps", "signs", "words from the end", "escapes", "seven bits", "chinese lines",
-            "calls", "word signs", "dump", "line ends", "octal", "letter numbers", "pig latin", "suffixed", "control",
+            "calls", "dump", "line ends", "octal", "letter numbers", "pig latin", "suffixed", "control",
         }
     ),
     frozenset(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from sparkle.errors import ConfigurationError, PolicyError
 from sparkle.llm.policy import DEFAULT_ROLES, AllowEntry, InputPolicy, Trust, deciding_key, mode_for
@@ -234,7 +234,7 @@ class LLMSafety:
                 if moved.mode is Mode.REDACT:
                     if part.fixed:
                         # What cannot be taken out must not pass.
-                        moved = replace(moved, mode=Mode.BLOCK)
+                        moved = structs.replace(moved, mode=Mode.BLOCK)
                     else:
                         edits.append(Edit(part.keys, moved))
                 if (moved.rule, moved.path, moved.start) not in told:
@@ -317,7 +317,9 @@ class LLMSafety:
             return
         if self._allow and any(entry.allows(info, text[scored.start : scored.end]) for entry in self._allow):
             return
-        found.append(replace(self._finding(info, scored.start, scored.end, mode, path), score=scored.score))
+        found.append(
+            structs.replace(self._finding(info, scored.start, scored.end, mode, path), score=scored.score)
+        )
 
     def _mode(self, rule: str, watched: bool) -> Mode:
         mode = self._modes[rule]
@@ -337,12 +339,12 @@ def _about_all(found: list[Finding], piece: Piece, before: list[Finding]) -> lis
     kept: dict[str, Finding] = {}
     for finding in found:
         if finding.rule in _LEARNED:
-            kept[finding.rule] = replace(finding, start=0, end=len(piece.text))
+            kept[finding.rule] = structs.replace(finding, start=0, end=len(piece.text))
     return [finding for finding in found if finding.rule not in _LEARNED] + [*kept.values()]
 
 
 def _moved(finding: Finding, start: int, end: int, path: str) -> Finding:
-    return replace(finding, start=start, end=end, path=path)
+    return structs.replace(finding, start=start, end=end, path=path)
 
 
 def _modes(policy: InputPolicy, rules: Sequence[RuleInfo]) -> dict[str, Mode]:

@@ -85,7 +85,7 @@ def respellings(vocabulary: Collection[str] = ()) -> Iterator[Respelling]:
     yield Respelling("emoji inside", wordshapes.EMOJI_INSIDE, wordshapes.emoji_inside)
     yield Respelling(
         "comment lines",
-        rb"(?:^|\n)[ \t]*(?://|--|[#;%>*]) ?[^\n]*\n[ \t]*(?://|--|[#;%>*]) ?[^\s*/#;%>-]",
+        rb"(?:^|\n)[ \t]*(?://|--|[#;%>]) ?[^\n]*\n[ \t]*(?://|--|[#;%>]) ?[^\s*/#;%>-]",
         respelled.comment_lines,
     )
     yield Respelling("drawn", wordshapes.DRAWN, wordshapes.drawn)
@@ -107,6 +107,8 @@ def respellings(vocabulary: Collection[str] = ()) -> Iterator[Respelling]:
         "numbered items", rb"[^\s.!?:;]\s*\n\s*[0-9]{1,2}[.)]\s+[a-z\xe4-\xe9]", respelled.numbered_items
     )
     yield Respelling("word signs", wordsigns.SIGNS, wordsigns.word_signs)
+    yield Respelling("wrapped", wordsigns.WRAPPED, wordsigns.wrapped)
+    yield Respelling("backslashes", wordsigns.BACKSLASHES, wordsigns.backslashes)
     yield Respelling("line ends", wordsigns.ENDS, wordsigns.line_ends)
     yield Respelling("cut words", wordsigns.CUT, wordsigns.cut_words)
     yield Respelling(

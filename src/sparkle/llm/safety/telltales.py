@@ -15,6 +15,8 @@ from sparkle.llm.safety.regex import RegexSet
 _SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum())
 _ENOUGH = 2
 """A word comes about by chance, across a comma or backwards; two different ones do not."""
+_ENOUGH_BESIDE = 3
+"""Different rotated words beside plain ones that tell."""
 _SHORTEST_PULLED_APART = 5
 SPELLED = rb"[a-z][0-9@$+][a-z]|[a-z][!|][a-z]|[0-9@$][a-z]{2}|[a-z]{2}[0-9@$]|[0-9@$!|+]{2}[a-z]"
 """A sign that could be a letter, beside letters: where there is none, no word is spelled with signs."""
@@ -50,6 +52,8 @@ _EVERYDAY = (
     "but", "which", "when", "them", "they", "there", "would",
 )  # fmt: skip
 """Words that hardly an English text does without; a text that has some of them only rotated is rotated."""
+_EVERYDAY_SIGNED = 12
+"""The first so many are looked for as rot47 writes them."""
 _EVERYDAY_PLAIN = re.compile(rb"\b(?:" + "|".join(_EVERYDAY).encode() + rb")\b")
 _LETTERS = re.compile(rb"[a-z]{3,}")
 _HEAD_BYTES = 600
@@ -104,6 +108,8 @@ class Telltales:
             # The folded text has capitals in small letters.
             disguised.append(("rot47", word.translate(dict(ROT47)).lower(), True))
             disguised.append((BACKWARDS_ROT13, word.translate(dict(ROTATIONS["rot13"]))[::-1], True))
+        for word in _EVERYDAY[:_EVERYDAY_SIGNED]:
+            disguised.append(("rot47", word.translate(dict(ROT47)).lower(), False))
         for word in words:
             turned = word.translate(UPSIDE_DOWN)[::-1]
             if word.isascii() and turned != word[::-1]:
@@ -158,15 +164,19 @@ class Telltales:
         return found
 
     def _rotated(self, data: bytes) -> set[str]:
-        """Rotations under which a text has everyday words, where it has none as it stands."""
-        if _EVERYDAY_PLAIN.search(data, 0, _HEAD_BYTES) is not None:
-            return set()
+        """Rotations under which a text has everyday words at its beginning or end, where it has few as it stands."""
         met: dict[str, set[bytes]] = {}
-        for token in _LETTERS.findall(data, 0, _HEAD_BYTES):
-            name = self._everyday.get(token)
-            if name is not None:
-                met.setdefault(name, set()).add(token)
-        return {name for name, tokens in met.items() if len(tokens) >= _ENOUGH}
+        size = len(data)
+        tail = size - min(size - _HEAD_BYTES, _HEAD_BYTES) if size > _HEAD_BYTES else size
+        for start in (0, tail):
+            for token in _LETTERS.findall(data, start, start + _HEAD_BYTES):
+                name = self._everyday.get(token)
+                if name is not None:
+                    met.setdefault(name, set()).add(token)
+        found = {name: len(tokens) for name, tokens in met.items() if len(tokens) >= _ENOUGH}
+        if found and _EVERYDAY_PLAIN.search(data, 0, _HEAD_BYTES) is not None:
+            return {name for name, count in found.items() if count >= _ENOUGH_BESIDE}
+        return set(found)
 
 
 class _Words:

@@ -24,7 +24,7 @@ _EVERYDAY = frozenset(
         "visible", "url", "entities", "escapes", "json", "quoted-printable", "inline tags", "string pieces",
         "named pieces", "numbered items", "odd gaps", "chinese gaps", "chinese lines", "misspelt", "pinyin",
         "homophones", "word signs", "line ends", "cut words", "respaced", "words", "items",
-        "comment lines", "stretched", "masked", "glosses",
+        "comment lines", "stretched", "masked", "glosses", "wrapped", "backslashes",
     }
 )  # fmt: skip
 """Readings of ways to write that are common where nothing is hidden."""
