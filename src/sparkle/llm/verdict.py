@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from msgspec import Struct
+
 
 class Action(StrEnum):
     """What happens to the checked text."""
@@ -37,8 +39,7 @@ class Severity(StrEnum):
 Layer = Literal["input", "output"]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True, gc=False):
     """One rule's hit. Never holds the text it was found in."""
 
     rule: str

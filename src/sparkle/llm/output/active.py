@@ -65,7 +65,9 @@ class ActiveState:
 
     def copy(self) -> ActiveState:
         """An independent copy."""
-        return replace(self, markdown=self.markdown.copy())
+        return ActiveState(
+            self.markdown.copy(), self.pending, self.since_open, self.in_tag, self.quotes, self.swallow
+        )
 
     @property
     def busy(self) -> bool:
@@ -187,14 +189,18 @@ class ActiveScanner:
 
         Returns ``at`` itself where the text, or what came before it, is not as plain as that.
         """
-        text, high = tokens.text, tokens.high
-        if state.in_tag or state.swallow:
+        text, high, data = tokens.text, tokens.high, tokens.data
+        if data is None or state.in_tag or state.swallow:
             return at
         state.sync()
-        loose = 0 <= state.since_open <= _LOOSE
-        end = plain_end(text, at, min(high, at + _LOOSE) if loose else high) if state.markdown.plain else at
-        if end == at:
+        if not state.markdown.plain:
             return at
+        loose = 0 <= state.since_open <= _LOOSE
+        start = tokens.byte(at)
+        stop = plain_end(data, start, tokens.byte(min(high, at + _LOOSE)) if loose else len(data))
+        if stop == start:
+            return at
+        end = at + tokens.characters(data[start:stop])
         if loose:  # a handler may be an attribute
             near = text[at : min(end, at + _LOOSE - state.since_open + 1)].encode()
             handler = self._attributes(near, 0)
@@ -206,8 +212,10 @@ class ActiveScanner:
             state.since_open += end - at
         rule = self._watched.get("script")
         if rule is not None:
-            found = _ELEMENT.finditer(text, at, end)
-            spans += [Span(*e.span(), rule) for e in found if not (rule.allow and rule.excepted(e.group()))]
+            found = [e.span() for e in _ELEMENT.finditer(text, at, end)]
+            if rule.allow:
+                found = [(a, b) for a, b in found if not rule.excepted(text[a:b])]
+            spans += [Span(a, b, rule) for a, b in found]
         return end
 
     def _never_code(self, state: ActiveState) -> bool:
@@ -285,7 +293,10 @@ def _pass(text: str, start: int, end: int, state: ActiveState) -> int:
         state.in_tag = close < 0 or state.quotes != 0
         at = stop
     if end > start:
-        state.skip(text[start:end])
+        if not state.markdown.distrusted:
+            state.skip(text[start:end])
+        elif state.since_open >= 0:
+            state.since_open += end - start
     return end
 
 

@@ -83,6 +83,20 @@ def finder(pattern: Pattern) -> Find:
     return find
 
 
+def prefix(pattern: Pattern) -> Callable[[bytes, int, int], int]:
+    """Where the match of a pattern ends that begins exactly at a place in UTF-8 bytes; -1 when there is none.
+
+    The text is looked at up to the second place only.
+    """
+    match = cast("Callable[[Any, bytes, int, int], list[tuple[int, int]]]", cast(Any, pattern)._regexp.Match)
+    here = cast(Any, re2)._Anchor.ANCHOR_START
+
+    def end_of(data: bytes, at: int, end: int) -> int:
+        return match(here, data, at, end)[0][1]
+
+    return end_of
+
+
 def compile_set(patterns: Sequence[str]) -> Callable[[bytes], list[int] | None]:
     """One automaton that says which of the patterns occur anywhere in a UTF-8 text; ``None`` when none does.
 

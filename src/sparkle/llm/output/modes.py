@@ -7,7 +7,7 @@ nothing is held back and memory stays bounded however long it gets.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sparkle.llm.output.rules import Rule
 from sparkle.llm.output.spans import Span
@@ -29,7 +29,7 @@ class KeyBody:
 
     def copy(self) -> KeyBody:
         """An independent copy."""
-        return replace(self)
+        return KeyBody(self.place)
 
     def scan(self, text: str, low: int, high: int, rule: Rule, *, triggered: bool) -> list[Span]:
         """Spans of key material in ``text[low:high]``; the state moves on to ``high``."""
@@ -87,7 +87,7 @@ class Quoted:
 
     def copy(self) -> Quoted:
         """A copy for the next pass."""
-        return replace(self, covered=0)
+        return Quoted(self.closer, self.left)
 
     def open(self, closer: str) -> None:
         """A value behind an opening quote has been found."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sparkle.llm.output.rules import Rule
@@ -19,8 +18,7 @@ class Span(NamedTuple):
     """True when it goes on with the span that ends where it starts: it adds no placeholder of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """What leaves no text: enforced spans that overlap, or one that continues an earlier one."""
 
     start: int
@@ -61,7 +59,7 @@ def merge(spans: list[Span]) -> list[Group]:
             covered = max(covered, group.end)
             joined.append(group)
         else:
-            joined.append(replace(group, placeholder="") if group.start < covered else group)
+            joined.append(group._replace(placeholder="") if group.start < covered else group)
     return joined
 
 

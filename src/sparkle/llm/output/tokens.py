@@ -22,7 +22,21 @@ class Tokens:
         self.high = high
         self.data = text[low:high].encode() if high - low > SHORT else None
         self._plain = self.data is not None and len(self.data) == high - low
-        self._byte, self._place = 0, low
+        self._byte: int = 0
+        self._place: int = low
+
+    def byte(self, at: int) -> int:
+        """Where the character ``at`` stands in ``data``."""
+        place = self._place
+        if self._plain:
+            return self._byte + at - place
+        if at >= place:
+            return self._byte + len(self.text[place:at].encode())
+        return self._byte - len(self.text[at:place].encode())
+
+    def characters(self, data: bytes) -> int:
+        """How many characters a part of ``data`` is."""
+        return len(data) if self._plain else len(data.decode())
 
     def next(self, at: int) -> re.Match[str] | None:
         """The first token at or after ``at`` that was not returned before."""

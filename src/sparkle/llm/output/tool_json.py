@@ -6,8 +6,9 @@ import json
 import json.decoder
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import cast
+
+from msgspec import structs
 
 from sparkle.llm.output.result import OutputResult
 from sparkle.llm.verdict import Action, Finding, Verdict
@@ -71,7 +72,7 @@ def _check_escaped(text: str, check: CheckText) -> OutputResult | None:
     result = check(decoded)
     if result.verdict.action is Action.ALLOW:
         return None
-    findings = [replace(f, start=0, end=len(text)) for f in result.verdict.findings]
+    findings = [structs.replace(f, start=0, end=len(text)) for f in result.verdict.findings]
     return OutputResult(Verdict.of(findings), result.text)
 
 
@@ -129,7 +130,7 @@ class _Walk:
 
     def _note(self, result: OutputResult, start: int, end: int) -> bool:
         """Take in the judgement of the token at ``text[start:end]``; whether it ends the text."""
-        self._findings += (replace(f, start=start, end=end) for f in result.verdict.findings)
+        self._findings += (structs.replace(f, start=start, end=end) for f in result.verdict.findings)
         if result.verdict.action is Action.ALLOW:
             return False
         self._out.append(self._text[self._kept : start])
