@@ -87,8 +87,7 @@ def classify(classifier: Classifier, readings: Readings, *, indirect: bool, pres
     provisional = False
     views = readings.views
     if len(views) > 1:
-        undone = {id(view.parent) for view in views if view.undoes_parent()}
-        views = tuple(view for view in views if id(view) not in undone)
+        views = tuple(_meaningful(views))
     for view in views[:MAX_READINGS]:
         said = classifier.score(view, indirect=indirect)
         if said is None:
@@ -103,6 +102,17 @@ def classify(classifier: Classifier, readings: Readings, *, indirect: bool, pres
     if likelihood < classifier.threshold(preset, indirect=indirect):
         return Opinion(likelihood, (), provisional)
     return Opinion(likelihood, tuple(_hits(said, view, likelihood, indirect)), provisional)
+
+
+def _meaningful(views: tuple[View, ...]) -> Iterator[View]:
+    """The readings without those that another one undoes, and without what merely respells such a code."""
+    codes = {id(view.parent) for view in views if view.undoes_parent()}
+    for view in views:
+        parent = view.parent
+        if parent is not None and id(parent) in codes and not view.undoes_parent() and view.respells_parent():
+            codes.add(id(view))
+        if id(view) not in codes:
+            yield view
 
 
 def _hits(said: ClassifierScore, view: View, score: float, indirect: bool) -> Iterator[ClassifierHit]:

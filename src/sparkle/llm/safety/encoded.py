@@ -33,7 +33,7 @@ _GROUPS = re.compile(
 )
 _GROUP = re.compile(r"[A-Za-z0-9+/_]+=*")
 _WORD_CODE = re.compile(
-    r"(?<![A-Za-z0-9+/=_%&#;\\-])(?:[A-Za-z0-9+/]{4}){1,8}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?(?![A-Za-z0-9+/=_])"
+    r"(?<![A-Za-z0-9+/=_%&#;\\-])(?=[A-Za-z0-9+/])(?:[A-Za-z0-9+/]{4}){0,8}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?(?![A-Za-z0-9+/=_])"
 )
 _HEX_WORD = re.compile(r"(?<![A-Za-z0-9+/=_%&#\\-])(?:0[xX])?(?:[0-9A-Fa-f]{2}){2,40}(?![A-Za-z0-9+/=_])")
 _FEWEST_GROUPS = 4
@@ -198,7 +198,8 @@ def _within(run: Run, taken: Sequence[tuple[int, int]]) -> bool:
 
 def _joined(source: str, groups: Sequence[tuple[int, int]], size: int) -> str | None:
     token = "".join(source[start:end] for start, end in groups)
-    if len(groups) < _FEWEST_GROUPS or len(token) < 16:
+    # Padding before the end: each group is a code of its own.
+    if len(groups) < _FEWEST_GROUPS or len(token) < 16 or "=" in token[: -size - 1]:
         return None
     text = _decode(token)
     if (

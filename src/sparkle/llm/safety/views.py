@@ -175,6 +175,12 @@ class View:
             return False
         return self.offsets.kept(len(self.source)) * 5 <= len(self.parent.source) * 3
 
+    def respells_parent(self) -> bool:
+        """Whether this is the parent, some characters replaced: in no other order, and no other alphabet."""
+        if self.parent is None:
+            return False
+        return isinstance(self.offsets, OffsetMap) or self.source == self.parent.source
+
     def changed_bytes(self) -> list[tuple[int, int]] | None:
         """Where :attr:`data` reads otherwise than the parent's, sorted; ``None``: everywhere.
 

@@ -42,6 +42,8 @@ _REPEATED = re.compile(r"([a-z])\1+")
 _WORD = re.compile(r"[a-z]{2,60}")
 _TOO_MANY = re.compile(r"([a-z])\1\1")
 _HIDDEN = re.compile(r"(?<![a-z*])[a-z*]{3,20}(?![a-z])")
+_APART = re.compile(r"\*?(?:[a-z]\*){3,}[a-z]?")
+"""Asterisks between letters, not for letters."""
 _MOST_HIDDEN = 80
 """Words with hidden letters of one text that are looked up."""
 _DRAWN: Mapping[str, str] = {
@@ -81,7 +83,12 @@ def masked(view: View) -> Iterator[Run]:
         word = match.group()
         hidden = word.count("*")
         # What stands between asterisks is emphasised.
-        if not hidden or hidden * 5 > len(word) * 3 or (word[0] == "*" == word[-1] and hidden < 3):
+        if (
+            not hidden
+            or hidden * 5 > len(word) * 3
+            or (word[0] == "*" == word[-1] and hidden < 3)
+            or _APART.fullmatch(word)
+        ):
             continue
         left -= 1
         if left < 0:

@@ -36,6 +36,8 @@ _FEWEST_CUT = 3
 _JOINED = re.compile(r"(?<![A-Za-z])[A-Za-z',.()?!:]{1,24}(?:[_-]{1,2}[A-Za-z0-9',.()?!:]{1,24}){4,}")
 _GLUED = re.compile(r"(?<![A-Za-z])[A-Za-z',.]{1,24}(?:[#;>:=^\\/|~+*&,]{1,2}[A-Za-z',.]{1,24}){5,}")
 _GLUE = re.compile(r"[#;>:=^\\/|~+*&,]{1,2}")
+_LETTERS_A_WORD = 4
+"""Letters and signs of a word among such, on the average."""
 _WRAP = re.compile(
     r"(?<![^\s])[(\[\"'`](?=[A-Za-z])|(?<=[A-Za-z.,!?])[)\]\"'`](?:\([^()\s]{0,60}\))?(?=\s|$|[.,!?])"
 )
@@ -56,6 +58,8 @@ def word_signs(view: View) -> Iterator[Run]:
     glue = (
         (run.start() + gap.start(), run.start() + gap.end(), " ")
         for run in _GLUED.finditer(view.source)
+        # Single letters are another reading's.
+        if len(run.group()) >= _LETTERS_A_WORD * len(_GLUE.findall(run.group()))
         for gap in _GLUE.finditer(run.group())
     )
     marks = ((match.start(), match.end(), "") for match in _EMPHASIS.finditer(view.source))
