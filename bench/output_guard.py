@@ -4,7 +4,8 @@
 - Microseconds per streamed chunk of a few characters, all rules on.
 - Leaks: texts with planted values of every rule, cut at random; a leak is any text that differs from what leaves of the
   whole text, or that holds a planted value. Cuts are counted one by one.
-- Worst case: 1 MB (UTF-8) of each rule's own examples and near misses, and of signs made to hurt.
+- Worst case: 1 MB (UTF-8) of each rule's own examples and near misses in turn, of each near miss alone, of signs made
+  to hurt, and of signs that never repeat. ``--search`` looks for worse ones among small changes (some minutes).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench import output_dense
 from bench.output_cuts import CANARY, SYSTEM_PROMPT, planted_text, random_cuts, secret_parts
 from sparkle.llm.output import OutputValidator, PromptGuard
 from sparkle.llm.output.rule_files import load_rule_files
@@ -171,6 +173,13 @@ def worst_cases(quick: bool) -> Rows:
         growth = max(growth, full / half if half > 0.005 else 0.0)
         label = f"{name}, {kind}" if name == "signs" else name
         took[label] = max(took.get(label, (0.0, "")), (full, kind))
+    for name, template, text in output_dense.alone(size):
+        label = f"{name}, one near miss alone"
+        took[label] = max(
+            took.get(label, (0.0, "")), (_best(lambda t=text: validator.check_text(t), 3), template)
+        )
+    for name, text in output_dense.varied(size).items():
+        took[f"never the same, {name}"] = _best(lambda t=text: validator.check_text(t), 3), "signs"
     over = sum(took[name][0] > _MOST_SECONDS for name in took)
     rows = [
         (f"worst case of {name} at {size / 1e6:g} MB ({kind}), ms", f"{seconds * 1e3:.0f}")
@@ -179,6 +188,15 @@ def worst_cases(quick: bool) -> Rows:
     rows.append((f"worst cases above {_MOST_SECONDS * 1e3:.0f} ms, of {len(took)}", str(over)))
     rows.append((f"worst growth for twice the size, of {len(texts)} hard texts", f"x{growth:.1f}"))
     return rows
+
+
+def search(quick: bool, seed: int) -> Rows:
+    """Milliseconds for 1 MB (quick: 0.1 MB) of the slowest small texts that can be found, worst first."""
+    validator = OutputValidator(OutputPolicy())
+    found = output_dense.search(
+        lambda text: _best(lambda: validator.check_text(text), 1), 100_000 if quick else 1_000_000, seed
+    )
+    return [(f"{name}: {what}", f"{took * 1e3:.0f}") for took, name, what in sorted(found, reverse=True)[:60]]
 
 
 def run(quick: bool) -> Rows:
@@ -194,9 +212,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--cuts", type=int, default=0, help="only count leaks, over at least so many cuts")
     parser.add_argument("--worst", action="store_true", help="only the worst cases")
+    parser.add_argument("--search", action="store_true", help="only look for worse ones, from the seed on")
     parser.add_argument("--seed", type=int, default=2026)
     options = parser.parse_args()
-    if options.worst:
+    if options.search:
+        rows = search(options.quick, options.seed)
+    elif options.worst:
         rows = worst_cases(options.quick)
     else:
         rows = leaks(options.cuts, options.seed) if options.cuts else run(options.quick)
