@@ -13,7 +13,7 @@ _MOST_VARIANTS = 4_000
 TONE_NUMBERS = rb"(?:[b-df-hj-np-tw-z]{0,2}[aeiouv]{1,3}(?:[1-5](?:ng?|r)?|(?:ng?|r)[1-5])[ '-]?){3}"
 """Syllables with the number of their tone behind the vowel or at the end."""
 _NUMBERED = re.compile(r"(?<=[a-zü])[1-5](?![0-9])")
-_SYLLABLES = re.compile(r"(?<![a-z0-9])(?:[a-zü]{1,6}[1-5][a-z]{0,3}){1,12}(?![a-z0-9])")
+_SYLLABLES = re.compile(r"(?<![a-z0-9])[a-zü]{1,6}[1-5](?:[a-zü]{1,9}[1-5]){0,12}[a-z]{0,3}(?![a-z0-9])")
 
 GLOSSES = rb"(?:[\xe4-\xe9][\x80-\xbf]{2}\([a-z1-5 ]{1,12}\)){3}"
 """Chinese characters, each with its pronunciation in brackets."""

@@ -39,9 +39,9 @@ _ESCAPE = re.compile(
 )
 _JSON_ESCAPE = re.compile(r"\\[nrtbf\"/\\]")
 _ASCII85 = re.compile(r"<~([!-}\s]{5,})~>|(?:^|(?<=\s))([!-~]{15,}(?:\r?\n[!-~]+)*)(?=\s|$)")
-_QUOTED_85 = re.compile(
-    r"^[\w-]*[:=]?[\"'`(\[{]+(.{15,}?)[\"'`)\]},.;]*$|^\w+[:=](.{15,}?)(?:;\w*)?$", re.DOTALL
-)
+_MIN_85 = 5
+_NAMED_85 = re.compile(r"[\w-]{1,40}[:=]")
+_AROUND_85 = "\"'`()[]{},."
 _UTF16 = re.compile(rb"[\x20-\x7e\n]\x00|[\x00-\xff][\x4e-\x9f]|[\x00-\x3f]\x30|[\x00-\x5f]\xff", re.DOTALL)
 _UTF16_BACK = re.compile(
     rb"\x00[\x20-\x7e\n]|[\x4e-\x9f][\x00-\xff]|\x30[\x00-\x3f]|\xff[\x00-\x5f]", re.DOTALL
@@ -190,10 +190,13 @@ def json_escapes(view: View) -> Iterator[Run]:
 def ascii85(view: View) -> Iterator[Run]:
     """Ascii85 and base85, in Adobe's brackets or as a long run of letters and signs without a blank."""
     for match in _ASCII85.finditer(view.source):
-        token = "".join((match.group(1) or match.group(2)).split())
-        text = _unbase85(token)
-        if text is None and (quoted := _QUOTED_85.match(token)):
-            text = _unbase85(quoted.group(1) or quoted.group(2))
+        whole = match.group(1) or match.group(2)
+        token = "".join(whole.split())
+        # As it is, then without a name before it and quotation marks around it.
+        bare = _NAMED_85.sub("", token, count=1) if _NAMED_85.match(token) else token
+        bare = bare.strip(_AROUND_85)
+        tries = dict.fromkeys((token, bare, bare.rpartition(";")[0], whole.split(maxsplit=1)[0]))
+        text = next((said for one in tries if len(one) >= _MIN_85 and (said := _unbase85(one))), None)
         if text is not None:
             yield match.start(), match.end(), text
 

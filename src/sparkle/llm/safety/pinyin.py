@@ -17,7 +17,6 @@ _SYLLABLE = r"(?:zh|ch|sh|[bpmfdtnlgkhjqxrzcsyw])?[aeiouv]{1,3}(?:ng(?![aeiouv])
 _ONE = re.compile(_SYLLABLE)
 _PIECE = re.compile("[a-z]{1,60}|[\u4e00-\u9fff]")
 _JOINT = re.compile("[ '’-]{0,3}")
-_WHOLE = re.compile(f"(?:{_SYLLABLE})+")
 _CHINESE = rb"[\xe4-\xe9][\x80-\xbf]{2}"
 _MIXED = _CHINESE + rb" ?(?:(?:zh|ch|sh|[bpmfdtnlgkhjqxrzcsyw])[aeiouv]{1,3}(?:ng?|r)?[ '-]?){1,8}" + _CHINESE
 """Syllables between two characters."""
@@ -97,11 +96,11 @@ class Pinyin:
             piece = match.group()
             if not piece.isascii():
                 units.append(_Unit(start, end, self._sounds.get(piece, [""])[0], piece))
-            elif _WHOLE.fullmatch(piece):
-                units += (
-                    _Unit(start + one.start(), start + one.end(), _plain(one.group()), "")
-                    for one in _ONE.finditer(piece)
-                )
+                continue
+            syllables = list(_ONE.finditer(piece))
+            # One after the other without backtracking: there are too many ways to cut a row of vowels.
+            if sum(one.end() - one.start() for one in syllables) == len(piece):
+                units += (_Unit(start + s.start(), start + s.end(), _plain(s.group()), "") for s in syllables)
             else:
                 yield units
                 units = []
