@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from sparkle.llm.output import OutputValidator
 from sparkle.llm.output.rule_files import RuleSpec, load_rule_files
 from sparkle.llm.output.rules import Rule
 from sparkle.llm.output.samples import expand
-from sparkle.llm.output.scan import MAX_JUDGED
+from sparkle.llm.output.scan import MAX_JUDGED, Scanner
 from sparkle.llm.output.sieve import PATIENCE
 from sparkle.llm.policy import OutputPolicy
 
@@ -61,7 +62,34 @@ def test_a_text_full_of_values_is_judged_no_further_than_to_where_it_is_crowded(
         *("A123456780 ", "A123456789 ", "A123456(9) ", "DE89370400440532013001 ", "91110000600037341X "),
         *("4111111111111112 ", "card 1234567890123 ", "110101199003071234 ", "a@example.com ", "y = W@x.transpose() "),
         *("300.1.2.3 ", "a::b ", "00:00:00:00:00:00 ", "AKIAIOSFODNN7EXAMPLE "),
+        *("300.1.2.3|", "A123456(9),", "version 1.2.3.4 ", "version 1.2.3.4|", "078-05-1120 ", "(415) 555-0134 "),
+        *("+1 202 555 0143 ", "+999 123 456 789 ", "2^34 = 17179869184 ", "1 + 415-222-3333 ", "phone in 2024-03-15 "),
     ],
 )  # fmt: skip
 def test_numbers_whose_check_digit_is_wrong_hardly_reach_a_rule(text: str) -> None:
     assert asked(text * (SLICE // len(text))) <= 8 * PATIENCE
+
+
+def test_values_that_hold_one_another_back_are_not_judged_anew_with_every_chunk() -> None:
+    text = "4111 1111 1111 1111," * 600  # the end of each value and the beginning of the next are one run
+    seen = 0
+    scan = Scanner.scan
+
+    def counted(scanner: Scanner, text: str, low: int, high: int, *rest: Any, **more: Any) -> Any:
+        nonlocal seen
+        seen += high - low
+        return scan(scanner, text, low, high, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scanner, "scan", counted)
+        stream = VALIDATOR.open_stream()
+        out = "".join([*(stream.feed(text[at : at + 4]) for at in range(0, len(text), 4)), stream.finish()])
+    assert out == VALIDATOR.check_text(text).text
+    assert seen <= 30 * len(text)
+
+
+def test_figures_that_never_repeat_do_not_make_the_triggers_remember_them() -> None:
+    family = {name: f for name, f in load_rule_files().families.items() if f.finder == "number"}
+    assert all(
+        f.first_hint for f in family.values()
+    )  # in one automaton they would multiply each other's states

@@ -154,7 +154,7 @@ def _judge_segment(family: Family, work: Pass, first: int, segment: str) -> int:
     part = segment.encode()
     plain = len(part) == len(segment)
     low, high, text = work.low, work.high, work.text
-    known = family.which(part)
+    known = family.which(part) if len(family.finders) > 1 else [0]
     if known is None:
         return 1
     vain = 0

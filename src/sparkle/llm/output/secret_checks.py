@@ -31,12 +31,15 @@ _CODE_SUFFIXES = TABLES.words("code_suffixes")
 _RESERVED = re.compile(r"(?i)(?:\A|[@.])(?:example\.(?:com|net|org|edu|cn)|example|test|invalid|localhost)\Z")
 
 
+def _plainly_placeholder(value: str) -> bool:
+    """Whether the value says so with the most frequent words, which are found several times as fast."""
+    low = value.lower()
+    return "your" in low or "xxxx" in low
+
+
 def _placeholder(value: str) -> bool:
     """Whether somebody is to put a secret here; a part of the value says so."""
-    low = value.lower()
-    if "your" in low or "xxxx" in low:  # the most frequent ones, several times as fast
-        return True
-    return _PLACEHOLDER(value.encode(), 0) is not None
+    return _plainly_placeholder(value) or _PLACEHOLDER(value.encode(), 0) is not None
 
 
 def entropy(value: str) -> float:
@@ -67,13 +70,16 @@ def _random_looking(value: str) -> bool:
 
 def prefixed_key(c: Candidate) -> Span | None:
     """A key behind a provider's prefix whose rest looks random, not like a name with dashes."""
-    body = _PREFIX.sub("", c.value, count=1)
-    return c.span if _random_looking(body) and not _placeholder(c.value) else None
+    value = c.value
+    if _plainly_placeholder(value) or not _random_looking(_PREFIX.sub("", value, count=1)):
+        return None
+    return None if _placeholder(value) else c.span
 
 
 def mixed_token(c: Candidate) -> Span | None:
     """A token behind a telling prefix: anything but a placeholder."""
-    return None if _placeholder(c.value) or entropy(c.value) < 2.5 else c.span
+    value = c.value
+    return None if _placeholder(value) or entropy(value) < 2.5 else c.span
 
 
 def aws_key(c: Candidate) -> Span | None:

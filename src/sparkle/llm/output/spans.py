@@ -64,6 +64,9 @@ def merge(spans: list[Span]) -> list[Group]:
 
 
 def _group(members: list[Span], end: int) -> Group:
+    if len(members) == 1:  # almost always
+        rule = members[0].rule
+        return Group(members[0].start, end, rule.placeholder, rule.mode is Mode.BLOCK)
     worst = max(members, key=lambda s: (s.rule.rank, -s.start))
     return Group(
         members[0].start, end, worst.rule.placeholder, any(s.rule.mode is Mode.BLOCK for s in members)
