@@ -98,3 +98,44 @@ def test_a_weighted_sum_in_lanes_never_overflows(weights: list[int], modulus: in
     sums = [sum(w * int(d) for w, d in zip(weights, value, strict=True)) for value in values]
     right = [k for k, total in enumerate(sums) if total % modulus == 0]
     assert weighted(numbers, weights, modulus)(values) == right
+
+
+SIGNS = [
+    *(
+        "a",
+        "b.",
+        "c(",
+        "_",
+        "your",
+        "you",
+        "(",
+        "[",
+        "*",
+        "`",
+        '"',
+        "'",
+        " ",
+        "1",
+        "9",
+        "!",
+        "é",
+        ".",
+        "..",
+        "x.y",
+    ),
+    *("print(", "os.environ", "str", "A", "-", "“", "=", ",", ":", "password", "\n", "。"),
+]
+
+
+@given(
+    st.lists(st.sampled_from(SIGNS), max_size=9), st.sampled_from(["password: ", "password is ", "密码是"])
+)
+@settings(max_examples=200, deadline=None)
+def test_what_is_passed_over_as_no_password_is_none(parts: list[str], lead: str) -> None:
+    text = lead + "".join(parts)
+    rule = compile_rules(OutputPolicy()).by_id["secret.password"]
+    if finders._NO_PASSWORD.match(text, len(lead)):  # pyright: ignore[reportPrivateUsage]  # the look itself is meant
+        before = finders._BEFORE_VALUE.match(text, len(lead))  # pyright: ignore[reportPrivateUsage]
+        assert before is not None
+        value = rule.bounded[0].match(text, before.end())
+        assert value is None or rule.accepts(text, *value.span()) is None
