@@ -108,7 +108,10 @@ def _attempts(token: str) -> Iterator[tuple[Attempt, str]]:
         yield _unbase32_hex, token
     yield _unbase64, token
     if len(token) >= _LONG_ENOUGH_TO_SHIFT:
-        for attempt in (_backwards, _rotated, *_SHIFTED):
+        if not (bare.islower() or bare.isupper()):  # as the parts of addresses and names mostly are
+            yield _backwards, token
+            yield _rotated, token
+        for attempt in _SHIFTED:
             yield attempt, token
 
 

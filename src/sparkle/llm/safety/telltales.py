@@ -15,8 +15,6 @@ from sparkle.llm.safety.regex import RegexSet
 _SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum())
 _ENOUGH = 2
 """A word comes about by chance, across a comma or backwards; two different ones do not."""
-_ENOUGH_BESIDE = 3
-"""Different rotated words beside plain ones that tell."""
 _SHORTEST_PULLED_APART = 5
 SPELLED = rb"[a-z][0-9@$+][a-z]|[a-z][!|][a-z]|[0-9@$][a-z]{2}|[a-z]{2}[0-9@$]|[0-9@$!|+]{2}[a-z]"
 """A sign that could be a letter, beside letters: where there is none, no word is spelled with signs."""
@@ -164,19 +162,15 @@ class Telltales:
         return found
 
     def _rotated(self, data: bytes) -> set[str]:
-        """Rotations under which a text has everyday words at its beginning or end, where it has few as it stands."""
+        """Rotations under which a text has everyday words, where it has none as it stands."""
+        if _EVERYDAY_PLAIN.search(data, 0, _HEAD_BYTES) is not None:
+            return set()
         met: dict[str, set[bytes]] = {}
-        size = len(data)
-        tail = size - min(size - _HEAD_BYTES, _HEAD_BYTES) if size > _HEAD_BYTES else size
-        for start in (0, tail):
-            for token in _LETTERS.findall(data, start, start + _HEAD_BYTES):
-                name = self._everyday.get(token)
-                if name is not None:
-                    met.setdefault(name, set()).add(token)
-        found = {name: len(tokens) for name, tokens in met.items() if len(tokens) >= _ENOUGH}
-        if found and _EVERYDAY_PLAIN.search(data, 0, _HEAD_BYTES) is not None:
-            return {name for name, count in found.items() if count >= _ENOUGH_BESIDE}
-        return set(found)
+        for token in _LETTERS.findall(data, 0, _HEAD_BYTES):
+            name = self._everyday.get(token)
+            if name is not None:
+                met.setdefault(name, set()).add(token)
+        return {name for name, tokens in met.items() if len(tokens) >= _ENOUGH}
 
 
 class _Words:

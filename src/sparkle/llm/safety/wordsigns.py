@@ -34,7 +34,7 @@ CUT = rb"(?:[a-z]-[a-z]+[^a-z-](?:[a-z]+[^a-z-])?[^a-z-]?[a-z]*){3}"
 _FEWEST_CUT = 3
 
 _JOINED = re.compile(r"(?<![A-Za-z])[A-Za-z',.()?!:]{1,24}(?:[_-]{1,2}[A-Za-z0-9',.()?!:]{1,24}){4,}")
-_GLUED = re.compile(r"(?<![A-Za-z])[A-Za-z'.]{1,24}(?:[#;>:=^\\/|~+*&,]{1,2}[A-Za-z'.]{1,24}){5,}")
+_GLUED = re.compile(r"(?<![A-Za-z])[A-Za-z'.]{1,24}+(?:[#;>:=^\\/|~+*&,]{1,2}+[A-Za-z'.]{1,24}+){5,}+")
 _GLUE = re.compile(r"[#;>:=^\\/|~+*&,]{1,2}")
 _LETTERS_A_WORD = 4
 """Letters and signs of a word among such, on the average."""
