@@ -19,7 +19,7 @@ _BEFORE_VALUE = re.compile(r"\s{0,3}([\"'“‘`*(\[【「《_]{0,3})")
 # What is certain to be no password: a call, an attribute, a placeholder. The check says the same, five times as slowly.
 _NO_PASSWORD = re.compile(
     r"\s{0,3}+[\"'“‘`*(\[【「《_]{0,3}+"
-    r"(?:your|\*{3}|[A-Za-z][A-Za-z0-9_]{0,80}+(?:\.[A-Za-z_]|(?:\.[A-Za-z0-9_]{0,40}+){0,2}\())"
+    r"(?:your|[A-Za-z][A-Za-z0-9_]{0,80}+(?:\.[A-Za-z_]|(?:\.[A-Za-z0-9_]{0,40}+){0,2}\())"
 )
 _CLOSERS = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "「": "」", "【": "】", "《": "》"}
 # What may follow a value in the same piece and still belong to it: a comma that no new key follows.
