@@ -14,9 +14,11 @@ from sparkle.llm.output.identity_checks import luhn_ok
 from sparkle.llm.output.lanes import luhn, mod97, weighted
 from sparkle.llm.output.rules import Rule, compile_rules
 from sparkle.llm.output.samples import expand
+from sparkle.llm.output.text import segment_end, segment_start
 from sparkle.llm.policy import OutputPolicy
 
-RULES = {r.spec.id: r for f in compile_rules(OutputPolicy()).families for r in f.rules if r.sieve is not None}
+FAMILIES = {family.name: family for family in compile_rules(OutputPolicy()).families}
+RULES = {r.spec.id: r for f in FAMILIES.values() for r in f.rules if r.sieve is not None}
 VALIDATOR = OutputValidator(OutputPolicy())
 BETWEEN = [" ", " ", "\n", ",", "-", ".", "/", "_", "", "a", "1", "tel", "No.", "card:", "。", "é", "(", "  "]
 
@@ -67,7 +69,10 @@ def test_a_sieve_passes_over_nothing_that_its_rule_accepts(name: str, seed: int)
 @given(seed=st.integers(0, 2**48))
 @settings(max_examples=25, deadline=None)
 def test_a_text_is_judged_alike_with_sieves_from_the_first_miss_on_and_without(name: str, seed: int) -> None:
-    text = crowd(seed, RULES[name], 30)
+    assert_alike(crowd(seed, RULES[name], 30))
+
+
+def assert_alike(text: str) -> None:
     verdicts: list[object] = []
     for patience in (0, 10**9):
         with pytest.MonkeyPatch.context() as patch:
@@ -142,6 +147,74 @@ SIGNS = [
     ),
 ]
 
+KEY_SIGNS = [
+    "abc",
+    "key-",
+    "x_y.z",
+    "0",
+    "1234567",
+    "aB3xK9qLmZ",
+    "xxxx",
+    "XXXXX",
+    "Your",
+    "-",
+    "_",
+    "~",
+    "/",
+    "+",
+]
+TRIGGER_SIGNS = [
+    *(
+        "password",
+        "Passwd",
+        "pwd",
+        "paſsword",
+        "密码",
+        "口令",
+        "--password",
+        "--token",
+        "bearer",
+        "key",
+        "KEY",
+        "api",
+        "token",
+    ),
+    *(
+        "auth",
+        "credential",
+        "credentials",
+        "client",
+        "id",
+        "private",
+        "ſecret",
+        "secret",
+        "令牌",
+        "a",
+        " for ",
+        " is",
+        "is now",
+    ),
+    *(
+        " ",
+        " ",
+        "=",
+        "==",
+        ":",
+        "：",
+        "->",
+        ":=",
+        "设为",
+        "是",
+        "\u00a0",
+        "\x0b",
+        "\x1c",
+        "\n",
+        "has been set to",
+        "are",
+    ),
+    *("abcdefghijklmnopqrst", "Ab1!", "“", "'", "*", "é", "s", "_", ")"),
+]
+
 
 @given(
     st.lists(st.sampled_from(SIGNS), max_size=9), st.sampled_from(["password: ", "password is ", "密码是"])
@@ -149,9 +222,82 @@ SIGNS = [
 @settings(max_examples=200, deadline=None)
 def test_what_is_passed_over_as_no_password_is_none(parts: list[str], lead: str) -> None:
     text = lead + "".join(parts)
-    rule = compile_rules(OutputPolicy()).by_id["secret.password"]
-    if finders._NO_PASSWORD.match(text, len(lead)):  # pyright: ignore[reportPrivateUsage]  # the look itself is meant
-        before = finders._BEFORE_VALUE.match(text, len(lead))  # pyright: ignore[reportPrivateUsage]
-        assert before is not None
-        value = rule.bounded[0].match(text, before.end())
-        assert value is None or rule.accepts(text, *value.span()) is None
+    rule = FAMILIES["password"].rules[0]
+    never = FAMILIES["password"].never
+    assert never is not None
+    if never.match(text, len(lead)):
+        assert taken(text, len(lead), rule) is None
+
+
+@given(
+    st.lists(st.sampled_from([*SIGNS, *KEY_SIGNS]), max_size=12),
+    st.sampled_from(["token: ", "api_key = ", "密钥："]),
+)
+@settings(max_examples=200, deadline=None)
+def test_what_is_passed_over_as_no_secret_is_none(parts: list[str], lead: str) -> None:
+    text = lead + "".join(parts)
+    never = FAMILIES["secret_value"].never
+    assert never is not None
+    if never.match(text, len(lead)):
+        assert taken(text, len(lead), FAMILIES["secret_value"].rules[0]) is None
+
+
+def taken(text: str, at: int, rule: Rule) -> tuple[int, int] | None:
+    """What a rule accepts behind a trigger that ends at a place."""
+    before = finders._BEFORE_VALUE.match(text, at)  # pyright: ignore[reportPrivateUsage]  # the look itself is meant
+    assert before is not None
+    value = rule.bounded[0].match(text, before.end())
+    return rule.accepts(text, *value.span()) if value else None
+
+
+@pytest.mark.parametrize("name", ["password", "secret_value"])
+@given(
+    parts=st.lists(
+        st.one_of(st.sampled_from([*SIGNS, *TRIGGER_SIGNS]), st.sampled_from(TRIGGER_SIGNS)), max_size=30
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_a_sieve_of_triggers_finds_those_that_the_screen_finds(name: str, parts: list[str]) -> None:
+    text, family = "".join(parts), FAMILIES[name]
+    assert family.sieve is not None
+    assert family.screen is not None
+    data, byte, found = text.encode(), 0, list[int]()
+    while (spans := family.screen(data, byte)) is not None:
+        byte = spans[1][1]
+        found.append(len(data[:byte].decode()))
+    assert [match.end() for match in family.sieve.finditer(text)] == found
+
+
+@pytest.mark.parametrize("name", [rule.spec.id for rule in FAMILIES["key"].rules])
+@given(seed=st.integers(0, 2**48))
+@settings(max_examples=60, deadline=None)
+def test_the_sieve_of_keys_passes_over_no_segment_with_a_key(name: str, seed: int) -> None:
+    family = FAMILIES["key"]
+    rule = next(rule for rule in family.rules if rule.spec.id == name)
+    text = stubbed(seed, crowd(seed, rule))
+    assert family.sieve is not None
+    places = {match.start() for match in family.sieve.finditer(text)}
+    for start in accepted(rule, text):
+        first = segment_start(text, start, 0)
+        assert any(first <= place < segment_end(text, start) for place in places), text[first:]
+
+
+@given(seed=st.integers(0, 2**48))
+@settings(max_examples=100, deadline=None)
+def test_keys_and_passwords_are_judged_alike_with_sieves_from_the_first_miss_on_and_without(
+    seed: int,
+) -> None:
+    rng = random.Random(seed)
+    rules = [rule for name in ("key", "password", "secret_value") for rule in FAMILIES[name].rules]
+    text = "".join(stubbed(rng.random(), crowd(rng.getrandbits(32), rng.choice(rules), 6)) for _ in range(8))
+    assert_alike(text)
+
+
+def stubbed(seed: float, text: str) -> str:
+    """The text with words of placeholders and rows of one sign written over some of it."""
+    rng = random.Random(seed)
+    for _ in range(rng.choice((0, 2, 5))):
+        at = rng.randrange(len(text))
+        new = rng.choice(("your", "xxxx", "XXXX", "example", "-", "_", "/", " ", "a" * rng.randint(1, 50)))
+        text = text[:at] + new + text[at + rng.choice((0, len(new))) :]
+    return text

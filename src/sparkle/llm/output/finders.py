@@ -16,17 +16,14 @@ from sparkle.llm.output.spans import Span
 from sparkle.llm.output.text import JOINED, run_start, segment_end, segment_start
 
 _BEFORE_VALUE = re.compile(r"\s{0,3}([\"'“‘`*(\[【「《_]{0,3})")
-# What is certain to be no password: a call, an attribute, a placeholder. The check says the same, five times as slowly.
-_NO_PASSWORD = re.compile(
-    r"\s{0,3}+[\"'“‘`*(\[【「《_]{0,3}+"
-    r"(?:your|[A-Za-z][A-Za-z0-9_]{0,80}+(?:\.[A-Za-z_]|(?:\.[A-Za-z0-9_]{0,40}+){0,2}\())"
-)
 _CLOSERS = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`", "「": "」", "【": "】", "《": "》"}
 # What may follow a value in the same piece and still belong to it: a comma that no new key follows.
 _VALUE_GOES_ON = re.compile(
     f"(?:[,;|{{}}\\[\\]](?=[{JOINED}])(?![A-Za-z_]+[\"']?[=:])(?![\"']))(?:[!#-&(-+\\-./0-:<-Z\\\\^-z~])+"
 )
 _FIRST_PIECE = 256
+_TRIGGER_AND_LEAD = 256
+"""More characters than the trigger of a value, what leads to it and its least length have."""
 # No number goes on behind a digit, so one look turns down all places inside a chain of them.
 _FIRST_SIGN = re.compile("(?<![0-9])[0-9(+A-Z]")
 _BLANK = frozenset(" \n\t")
@@ -125,6 +122,15 @@ def find_pieces(family: Family, work: Pass) -> None:
 def _find_sieved(family: Family, work: Pass, low: int) -> None:
     """Values of a ``piece`` family that begin at ``low``, a segment's end, or behind it, by the sieves of its rules."""
     text, high = work.text, work.high
+    if family.sieve is not None:
+        done, screen = low, family.screen
+        for match in family.sieve.finditer(text, max(low, work.low), high):
+            start = match.start()
+            if start >= done and screen is not None and len(work.judged) <= work.room:
+                first, done = segment_start(text, start, done), segment_end(text, start)
+                if screen(text[first:done].encode(), 0):
+                    _judge_segment(family, work, first, text[first:done])
+        return
     places = list(_sieved(family, text, max(low, work.low), high))
     if not all(rule.sieve and rule.sieve.exact for rule in family.rules):
         done = low
@@ -239,13 +245,26 @@ def find_assigned(family: Family, work: Pass, quoted: Quoted, password: Rule | N
     """Values behind a key word and a sign of assignment; ``quoted`` is entered where one begins with a quote."""
     if family.screen is None:
         return
+    text, high, never = work.text, work.high, family.never
     mine: list[Span] = []
-    for _, at in work.matches(family.screen, 0, group=1):
-        if at >= work.high or len(work.judged) > work.room:
+    vain = 0
+    for start, at in work.matches(family.screen, 0, group=1):
+        if at >= high or len(work.judged) > work.room:
             break
-        if family.name == "password" and _NO_PASSWORD.match(work.text, at, work.high):
-            continue
-        mine += _assigned(family, at, work, quoted, mine, password)
+        if vain > PATIENCE and family.sieve is not None:
+            for match in family.sieve.finditer(text, start, high + _TRIGGER_AND_LEAD):
+                if match.end() >= high or len(work.judged) > work.room:
+                    break
+                if match.lastindex is None:
+                    mine += _assigned(family, match.end(), work, quoted, mine, password)
+            break
+        found = (
+            []
+            if never and never.match(text, at, high)
+            else _assigned(family, at, work, quoted, mine, password)
+        )
+        mine += found
+        vain += not found
     work.spans += mine
 
 

@@ -67,7 +67,13 @@ _SUMS = [
 # candidate.arithmetic
 NO_ARITHMETIC = _behind([*_SUMS, ("\\s", [f"{t}\\s" for _, texts in _SUMS for t in texts])])
 
+_STUB = "{0,24}?(?:your|Your|YOUR|xxxx|XXXX|example|EXAMPLE))"
 FRAGMENTS = {
+    # Words of placeholders (secret_checks.py) where they are certain to be a part of the key.
+    "{no_stub}": "(?![A-Za-z0-9]" + _STUB,
+    "{no_dashed_stub}": "(?![A-Za-z0-9\\-]" + _STUB,
+    # The rest of a key that is one character again and again.
+    "{no_row}": "(?!([A-Za-z0-9])\\1*+(?![A-Za-z0-9_\\-+/=.%]))",
     "{code_suffixes}": "|".join(sorted(TABLES.words("code_suffixes"))),
     "{no_version}": NO_VERSION,
     "{no_arithmetic}": NO_ARITHMETIC,

@@ -52,6 +52,17 @@ class FamilySpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = ""
 
+    sieve: Annotated[
+        str,
+        Meta(
+            description="Standard library, verbose; alternatives that begin with a letter or sign make it fast. "
+            "piece: occurs in every segment in which a rule of the family accepts a value. assign: the trigger."
+        ),
+    ] = ""
+    never: Annotated[
+        str, Meta(description="Standard library; what begins so behind an assign trigger is turned down.")
+    ] = ""
+
     @property
     def led(self) -> str:
         """What must stand right before a value, any case; empty when nothing must."""

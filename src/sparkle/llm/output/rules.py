@@ -14,7 +14,7 @@ from sparkle.llm.output.checks import CHECKS
 from sparkle.llm.output.engine import Find, Pattern, compile_re2, compile_set, finder
 from sparkle.llm.output.rule_files import FamilySpec, Finder, RuleFile, RuleSpec, load_rule_files
 from sparkle.llm.output.screens import assign_screen, number_screen, piece_screen
-from sparkle.llm.output.sieve import Sieve, sieve
+from sparkle.llm.output.sieve import Sieve, family_sieve, sieve, trigger_sieve
 from sparkle.llm.output.syntax import bounded_width, crosses_piece
 from sparkle.llm.policy import AllowEntry, OutputPolicy, mode_for
 from sparkle.llm.verdict import Finding, Mode, Severity
@@ -126,7 +126,11 @@ class Family:
     led: bool
     """Whether words must stand before a value."""
     sieved: bool
-    """Whether all its rules have sieves."""
+    """Whether it has a sieve, or all its rules have."""
+    sieve: re.Pattern[str] | None
+    """Of all its rules together (rule_files.py)."""
+    never: re.Pattern[str] | None
+    """What begins so behind an ``assign`` trigger is turned down."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,7 +207,8 @@ def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
     screen = _screen(name, family.finder, trigger, family.led, screens) if patterns else None
     which = _shared_set(patterns if family.finder == "piece" else ())
     any_number = re.compile(union)
-    sieved = all(rule.sieve for rule in rules)
+    together, never = _shared_together(family.sieve, family.never, patterns)
+    sieved = together is not None or all(rule.sieve for rule in rules)
     finders = tuple((rule, find, group) for rule in rules for find, group in rule.finders)
     return Family(
         name=name,
@@ -218,6 +223,8 @@ def _family(name: str, family: FamilySpec, rules: tuple[Rule, ...]) -> Family:
         finders=finders,
         led=bool(family.near),
         sieved=sieved,
+        sieve=together,
+        never=never,
     )
 
 
@@ -243,6 +250,15 @@ def _shared_set(patterns: tuple[str, ...]) -> Callable[[bytes], list[int] | None
 @lru_cache(maxsize=64)
 def _shared_sieve(patterns: tuple[str, ...], check: str, whole: bool) -> Sieve | None:
     return sieve(patterns, check, whole=whole)
+
+
+@lru_cache(maxsize=64)
+def _shared_together(
+    sieve: str, never: str, patterns: tuple[str, ...]
+) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+    if not sieve:
+        return None, None
+    return trigger_sieve(sieve, never, "|".join(patterns)) if never else (family_sieve(sieve), None)
 
 
 @lru_cache(maxsize=512)

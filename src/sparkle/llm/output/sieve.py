@@ -28,6 +28,7 @@ from sparkle.llm.output.identity_checks import (
 from sparkle.llm.output.lanes import Lanes, luhn, mod97, weighted
 from sparkle.llm.output.looks import APART, FRAGMENTS, LOOSE, LOOSE_AHEAD
 from sparkle.llm.output.phones import no_number
+from sparkle.llm.output.tables import TABLES
 
 PATIENCE = 24
 """Places that a family looks at in vain, in one pass, before it turns to its sieve."""
@@ -167,12 +168,39 @@ def sieve(patterns: Sequence[str], check: str, *, whole: bool) -> Sieve | None:
     return Sieve(tuple(re.compile(_pattern(p, whole=whole)) for p in patterns), _KINDS.get(check))
 
 
+def family_sieve(sieve: str) -> re.Pattern[str]:
+    """The sieve of a family of ``piece`` rules, which matches in every segment in which one of them accepts a value."""
+    return re.compile(_filled(sieve), re.VERBOSE)
+
+
+def trigger_sieve(sieve: str, never: str, value: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The sieve of a family of ``assign`` rules, and what turns down what stands behind a trigger.
+
+    The sieve matches triggers exactly as the family's screen does, one after the other; its group 1 takes part where
+    what follows is turned down. ``value`` is the pattern of the rules' values.
+    """
+    words = "|".join(sorted(TABLES.words("not_passwords"), key=len, reverse=True))
+    sign = re.sub(r"\{[0-9,]+\}\Z", "", value)
+    never = never.replace("{value}", sign).replace("{not_passwords}", words)
+    lead = "\\s{0,3}[\"'“‘`*(\\[【「《_]{0,3}"
+    # Atomic, because a trigger is not to be read in another way when what follows it is turned down.
+    return (
+        re.compile(f"(?>(?:{sieve})(?={lead}(?:{value})))(?:(?=(?:{never})())|)", re.VERBOSE),
+        re.compile(never, re.VERBOSE),
+    )
+
+
+def _filled(pattern: str) -> str:
+    for name, fragment in FRAGMENTS.items():
+        pattern = pattern.replace(name, fragment)
+    return pattern
+
+
 def _pattern(pattern: str, *, whole: bool) -> str:
     head = _HEAD.match(pattern)
     if head is None:
         raise ValueError("a sieve's pattern begins with a class")
-    for name, fragment in FRAGMENTS.items():
-        pattern = pattern.replace(name, fragment)
+    pattern = _filled(pattern)
     # The first sign alone is consumed: a search for a class is fast, and values may begin inside one another.
     first, rest = head.group(), pattern[head.end() :]
     if not whole:
