@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from sparkle.redteam.campaign import Outcome, run_campaign
 from sparkle.redteam.catalogue import catalogue
 from sparkle.redteam.seeds import default_seeds
 
+SEEDS = Path(__file__).parents[2] / "training" / "seeds"
 SET = Path(__file__).parents[1] / "fixtures" / "detection"
 FILES = [SET / "attacks.jsonl", SET / "harmless.jsonl"]
+BLIND = SET / "blind"
+BLIND_FILES = [BLIND / "attacks.jsonl", BLIND / "harmless.jsonl"]
 MAX_DROP = 0.05
 
 
@@ -56,6 +59,15 @@ def outcomes() -> dict[str, Outcome]:
     return {outcome.evasion.name: outcome for outcome in campaign.outcomes}
 
 
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    for line in file.read_text("utf-8").splitlines():
+        yield msgspec.json.decode(line)
+
+
+def _key(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
 ALLOWED = msgspec.yaml.decode((SET / "evasions.yaml").read_bytes(), type=Allowed)
 
 
@@ -69,10 +81,20 @@ def test_the_committed_texts_are_many_kinds_and_none_twice() -> None:
     assert len(languages) >= 12
 
 
-def test_the_guard_reaches_its_floors_on_the_committed_texts() -> None:
-    files = map(str, FILES)
+def test_the_blind_texts_are_none_that_anything_learned_from() -> None:
+    rows = read_rows(BLIND_FILES)
+    texts = {_key(row.text) for row in rows}
+    assert len(texts) == len(rows)
+    assert sum(row.attack for row in rows) >= 550
+    assert sum(not row.attack for row in rows) >= 1_000
+    learned = {_key(row["text"]) for file in SEEDS.rglob("*.jsonl") for row in _lines(file)}
+    assert not texts & learned
+
+
+@pytest.mark.parametrize(("files", "folder"), [(FILES, SET), (BLIND_FILES, BLIND)])
+def test_the_guard_reaches_its_floors_on_the_committed_texts(files: list[Path], folder: Path) -> None:
     result = CliRunner().invoke(
-        main, ["evaluate", *files, "--floors", str(SET / "floors.yaml"), "--no-texts"]
+        main, ["evaluate", *map(str, files), "--floors", str(folder / "floors.yaml"), "--no-texts"]
     )
     assert result.exit_code == 0, result.stderr
 
