@@ -93,3 +93,8 @@ def test_figures_that_never_repeat_do_not_make_the_triggers_remember_them() -> N
     assert all(
         f.first_hint for f in family.values()
     )  # in one automaton they would multiply each other's states
+
+
+def test_groups_like_those_of_an_iban_of_no_country_are_no_trouble() -> None:
+    text = "DE89 3704 0044 0532 0130 01 " * 2 * PATIENCE + "XX31 1111 2222 3333 4444 5555 6666 7777 8888 " * 9
+    assert VALIDATOR.check_text(text).text == text

@@ -8,6 +8,7 @@ answer's first words never wait.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,11 @@ class PromptGuard:
     def active(self) -> bool:
         """Whether there is anything to look for."""
         return bool(self.canary) or self.least > 0
+
+    @property
+    def shortest(self) -> int:
+        """Bytes of :func:`plain` text below which a text can be no leak."""
+        return min(len(self.canary) or sys.maxsize, self.least or sys.maxsize)
 
     def index(self, lookups: int) -> frozenset[bytes] | bytes:
         """What a gram is looked up in: the prompt, and after many lookups a set of its grams."""

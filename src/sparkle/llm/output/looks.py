@@ -67,8 +67,13 @@ _SUMS = [
 # candidate.arithmetic
 NO_ARITHMETIC = _behind([*_SUMS, ("\\s", [f"{t}\\s" for _, texts in _SUMS for t in texts])])
 
+_GAP = "[ ().\\-]{0,3}"
 _STUB = "{0,24}?(?:your|Your|YOUR|xxxx|XXXX|example|EXAMPLE))"
 FRAGMENTS = {
+    # phones: numbers of the North American plan that are kept for fiction, up to the end of a group of digits.
+    "{no_fiction}": f"(?!{_GAP.join(['1', '[2-9]', '[0-9]', '[0-9]', *'55501', '[0-9]', '[0-9]'])}(?![0-9]))",
+    # Up to 15 digits and more groups than a number has; the sieve counts them.
+    "{dialled}": "[1-9][0-9]{0,14}+(?![0-9])(?:[ ().\\-]{1,3}+[0-9]{1,15}+){0,14}+",
     # Words of placeholders (secret_checks.py) where they are certain to be a part of the key.
     "{no_stub}": "(?![A-Za-z0-9]" + _STUB,
     "{no_dashed_stub}": "(?![A-Za-z0-9\\-]" + _STUB,

@@ -78,7 +78,7 @@ class Sieve:
 
 def _iban(value: str) -> str:
     end = IBAN_LENGTHS.get(value[:2], 0)
-    if value[4:5] == " ":
+    if end and value[4:5] == " ":
         end += (end - 1) // 4
     if not end or len(value) < end or value[end : end + 1].isalnum():
         return ""
@@ -106,11 +106,11 @@ def _every(values: Sequence[str]) -> list[int]:
 
 
 def _dialled_digits(values: list[str]) -> list[str]:
-    return _BETWEEN_DIGITS.sub("", "\n".join(values)).split("\n")
+    return "\n".join(values).encode().translate(None, b" ().-").decode().split("\n")
 
 
-def _may_be_dialled(value: str) -> bool:
-    return not no_number(value)
+def _dialled(values: Sequence[str]) -> list[int]:
+    return [k for k, v in enumerate(values) if len(v) > (8 if v[0] == "+" else 9) and not no_number(v)]
 
 
 def _always(_: str) -> bool:
@@ -133,7 +133,6 @@ def _mixed(digits: str) -> bool:
     return digits.strip(digits[0]) != ""
 
 
-_BETWEEN_DIGITS = re.compile("x[0-9]+|[^0-9+\\n]+")
 _ID_VALUES = bytes(10 if c in b"Xx" else c - 48 if 48 <= c < 58 else 0 for c in range(256))
 # Letters of Hong Kong's numbers stand for 10 to 35, a missing first one for 36; in the check's place A is 10 as well.
 _HK_ALL = bytes(36 if c == 32 else c - 55 if 65 <= c < 91 else HK_VALUES[c] for c in range(256))
@@ -147,7 +146,7 @@ _KINDS: dict[str, _Kind] = {
     "uscc": _Kind(_same, weighted(USCC_VALUES, USCC_WEIGHTS, 31), _lettered),
     "hk_id": _Kind(_hk, weighted(_HK_ALL, (9, 8, 7, 6, 5, 4, 3, 2, 0, 1, 0), 11), _always),
     "tw_id": _Kind(_same, weighted(TW_VALUES, TW_WEIGHTS, 10), _no_example),
-    "intl_phone": _Kind(_dialled_digits, _every, _may_be_dialled),
+    "intl_phone": _Kind(_dialled_digits, _dialled, _always),
     "ipv4_public": _WHATEVER,
     "ipv4_special": _WHATEVER,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparkle.llm.output.held import MAX_INVISIBLE
-from sparkle.llm.output.leak import LeakTracker, PromptGuard, PromptGuards
+from sparkle.llm.output.leak import LeakTracker, PromptGuard, PromptGuards, plain
 from sparkle.llm.output.rendered import RenderedStream, sanitise
 from sparkle.llm.output.result import OutputResult
 from sparkle.llm.output.rules import RuleDescription, compile_rules
@@ -42,7 +42,7 @@ class OutputValidator:
         overlap = policy.prompt_overlap_chars if "leak.system_prompt" in modes else 0
         self._canaries = "leak.canary" in modes
         self._guards = PromptGuards(overlap)
-        self._known_clean: set[str] = set()
+        self._known_clean: dict[str, int] = {}
 
     @property
     def rules(self) -> tuple[RuleDescription, ...]:
@@ -72,8 +72,9 @@ class OutputValidator:
         return self._check(arguments, prompt, path) if result is None else result
 
     def _check(self, text: str, prompt: PromptGuard | None, path: str) -> OutputResult:
-        short = len(text) <= _SHORT and (prompt is None or not prompt.active)
-        if short and text in self._known_clean:
+        short = len(text) <= _SHORT
+        size = self._known_clean.get(text) if short else None
+        if size is not None and (prompt is None or size < prompt.shortest):
             return OutputResult(ALLOW, text)
         folded, marks = fold(text)
         data = folded.encode()
@@ -84,7 +85,7 @@ class OutputValidator:
                 if short:
                     if len(self._known_clean) >= _MOST_SHORT:
                         self._known_clean.clear()
-                    self._known_clean.add(text)
+                    self._known_clean[text] = len(plain(data))
                 return OutputResult(ALLOW, text)
         stream = OutputStream(self._scanner, self._compiled, prompt, path)
         out = stream.take_all(text, folded, marks, known)
