@@ -173,3 +173,16 @@ def test_what_is_kept_of_clean_short_texts_is_bounded() -> None:
     for number in range(2_000):
         assert validator.check_text(f"answer {number}").text == f"answer {number}"
     assert len(validator._known_clean) <= 512  # pyright: ignore[reportPrivateUsage] - there is no other way to see it
+
+
+def test_a_short_text_that_was_clean_is_judged_anew_where_a_prompt_could_leak_in_it() -> None:
+    validator = OutputValidator(OutputPolicy())
+    said = "The lighthouse keeper counts to nine before noon."
+    for _ in range(2):
+        assert validator.check_text(said).verdict.action is Action.ALLOW
+    guard = validator.prompt_guard([said], CANARY)
+    assert validator.check_text(said, prompt=guard).verdict.action is Action.BLOCK
+    assert validator.check_text(CANARY).verdict.action is Action.ALLOW
+    assert validator.check_text(CANARY, prompt=guard).verdict.action is Action.BLOCK
+    assert guard.shortest == len(CANARY.replace("-", ""))
+    assert validator.prompt_guard([said]).shortest > len("chat.completion")

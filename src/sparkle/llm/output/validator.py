@@ -10,7 +10,7 @@ from sparkle.llm.output.rendered import RenderedStream, sanitise
 from sparkle.llm.output.result import OutputResult
 from sparkle.llm.output.rules import RuleDescription, compile_rules
 from sparkle.llm.output.scan import Scanner
-from sparkle.llm.output.stream import OutputStream
+from sparkle.llm.output.stream import LONG, OutputStream
 from sparkle.llm.output.text import MAX_PIECE, fold, oversized
 from sparkle.llm.output.tool_json import check_json
 from sparkle.llm.policy import OutputPolicy
@@ -78,8 +78,10 @@ class OutputValidator:
             return OutputResult(ALLOW, text)
         folded, marks = fold(text)
         data = folded.encode()
-        known = self._scanner.triggered(data)
-        if known is None:
+        # The triggers of a long text are looked for slice by slice.
+        long = len(text) > LONG
+        known = None if long else self._scanner.triggered(data)
+        if not self._scanner.hinted(data) if long else known is None:
             crowded = any(a == b for a, b in zip(marks, marks[MAX_INVISIBLE:], strict=False))
             if not crowded and self._clean(folded, data, prompt):
                 if short:
