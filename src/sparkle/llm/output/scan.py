@@ -70,6 +70,10 @@ class Scanner:
         """Indices of the families whose trigger occurs in a UTF-8 text; ``None`` when there is none."""
         return self._match(data)
 
+    def hinted(self, data: bytes) -> bool:
+        """Whether a trigger may occur in a UTF-8 text, which costs less than to know which."""
+        return self._match.hinted(data)
+
     def scan(
         self, text: str, low: int, high: int, known: list[int] | None, state: ScanState, *, final: bool
     ) -> tuple[list[Span], int, ScanState]:

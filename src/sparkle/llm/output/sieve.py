@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sparkle.llm.output.dialled import hopeful
 from sparkle.llm.output.identity_checks import (
     CARD_LENGTHS,
     HK_VALUES,
@@ -27,7 +28,6 @@ from sparkle.llm.output.identity_checks import (
 )
 from sparkle.llm.output.lanes import Lanes, luhn, mod97, weighted
 from sparkle.llm.output.looks import APART, FRAGMENTS, LOOSE, LOOSE_AHEAD
-from sparkle.llm.output.phones import no_number
 from sparkle.llm.output.tables import TABLES
 
 PATIENCE = 24
@@ -35,6 +35,7 @@ PATIENCE = 24
 
 _WIDEST = 96
 """More characters than a candidate and its neighbours have."""
+_SPACED_LENGTHS = {country: end + (end - 1) // 4 for country, end in IBAN_LENGTHS.items()}
 _HEAD = re.compile(r"\[[^\]]*\]")
 
 
@@ -76,17 +77,16 @@ class Sieve:
         return sorted(found) if len(self.patterns) > 1 else found
 
 
-def _iban(value: str) -> str:
-    end = IBAN_LENGTHS.get(value[:2], 0)
-    if end and value[4:5] == " ":
-        end += (end - 1) // 4
-    if not end or len(value) < end or value[end : end + 1].isalnum():
-        return ""
-    return (value[4:end] + value[:4]).replace(" ", "")
-
-
 def _ibans(values: list[str]) -> list[str]:
-    return [_iban(value) for value in values]
+    spaced = values[0][4:5] == " " if values else False  # those of one pattern are alike
+    ends = _SPACED_LENGTHS if spaced else IBAN_LENGTHS
+    turned = [
+        value[4:end] + value[:4]
+        if (end := ends.get(value[:2], _WIDEST)) <= len(value) and not value[end : end + 1].isalnum()
+        else ""
+        for value in values
+    ]
+    return "\n".join(turned).replace(" ", "").split("\n") if spaced else turned
 
 
 def _digits(values: list[str]) -> list[str]:
@@ -107,10 +107,6 @@ def _every(values: Sequence[str]) -> list[int]:
 
 def _dialled_digits(values: list[str]) -> list[str]:
     return "\n".join(values).encode().translate(None, b" ().-").decode().split("\n")
-
-
-def _dialled(values: Sequence[str]) -> list[int]:
-    return [k for k, v in enumerate(values) if len(v) > (8 if v[0] == "+" else 9) and not no_number(v)]
 
 
 def _always(_: str) -> bool:
@@ -146,7 +142,7 @@ _KINDS: dict[str, _Kind] = {
     "uscc": _Kind(_same, weighted(USCC_VALUES, USCC_WEIGHTS, 31), _lettered),
     "hk_id": _Kind(_hk, weighted(_HK_ALL, (9, 8, 7, 6, 5, 4, 3, 2, 0, 1, 0), 11), _always),
     "tw_id": _Kind(_same, weighted(TW_VALUES, TW_WEIGHTS, 10), _no_example),
-    "intl_phone": _Kind(_dialled_digits, _dialled, _always),
+    "intl_phone": _Kind(_dialled_digits, hopeful, _always),
     "ipv4_public": _WHATEVER,
     "ipv4_special": _WHATEVER,
 }

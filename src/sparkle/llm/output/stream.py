@@ -24,6 +24,8 @@ from sparkle.llm.verdict import Mode, Verdict
 
 _LEAK_SLICE = 4096
 _SLICE = 32_768
+LONG = 2 * _SLICE
+"""A whole text of more characters is judged in slices."""
 """Characters of a whole text that are judged at a time: once it is too crowded no rule has looked much further."""
 
 
@@ -111,7 +113,7 @@ class OutputStream:
 
         ``known`` are the families that its triggers name (:meth:`Scanner.triggered`).
         """
-        if len(text) > 2 * _SLICE:
+        if len(text) > LONG:
             out = [self.feed(text[at : at + _SLICE]) for at in range(0, len(text), _SLICE)]
             return "".join(out) + self.finish()
         if len(folded) > MAX_PIECE and next(oversized(folded, 0), None) is not None:

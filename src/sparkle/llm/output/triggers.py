@@ -36,6 +36,10 @@ class Triggers:
             members = [k for k, (own, _) in enumerate(triggers) if own == hint]
             self._groups.append((compile_set([triggers[k][1] for k in members]), members))
 
+    def hinted(self, data: bytes) -> bool:
+        """Whether a trigger may occur; ``False`` when none does. Cheaper than to ask which."""
+        return self._first(data) is not None
+
     def __call__(self, data: bytes) -> list[int] | None:
         """Indices of the triggers that occur, in no order; ``None`` when none does."""
         hit = self._first(data)
