@@ -268,12 +268,11 @@ def test_a_sieve_of_triggers_finds_those_that_the_screen_finds(name: str, parts:
     assert [match.end() for match in family.sieve.finditer(text)] == found
 
 
-@pytest.mark.parametrize("name", [rule.spec.id for rule in FAMILIES["key"].rules])
+@pytest.mark.parametrize("name", [r.spec.id for f in ("key", "url_credentials") for r in FAMILIES[f].rules])
 @given(seed=st.integers(0, 2**48))
 @settings(max_examples=60, deadline=None)
 def test_the_sieve_of_keys_passes_over_no_segment_with_a_key(name: str, seed: int) -> None:
-    family = FAMILIES["key"]
-    rule = next(rule for rule in family.rules if rule.spec.id == name)
+    family, rule = next((f, rule) for f in FAMILIES.values() for rule in f.rules if rule.spec.id == name)
     text = stubbed(seed, crowd(seed, rule))
     assert family.sieve is not None
     places = {match.start() for match in family.sieve.finditer(text)}
@@ -288,7 +287,11 @@ def test_keys_and_passwords_are_judged_alike_with_sieves_from_the_first_miss_on_
     seed: int,
 ) -> None:
     rng = random.Random(seed)
-    rules = [rule for name in ("key", "password", "secret_value") for rule in FAMILIES[name].rules]
+    rules = [
+        rule
+        for name in ("key", "url_credentials", "password", "secret_value")
+        for rule in FAMILIES[name].rules
+    ]
     text = "".join(stubbed(rng.random(), crowd(rng.getrandbits(32), rng.choice(rules), 6)) for _ in range(8))
     assert_alike(text)
 

@@ -70,6 +70,8 @@ NO_ARITHMETIC = _behind([*_SUMS, ("\\s", [f"{t}\\s" for _, texts in _SUMS for t 
 _GAP = "[ ().\\-]{0,3}"
 _STUB = "{0,24}?(?:your|Your|YOUR|xxxx|XXXX|example|EXAMPLE))"
 FRAGMENTS = {
+    # By length, so that the longest one is tried first.
+    "{not_passwords}": "|".join(sorted(TABLES.words("not_passwords"), key=lambda word: (-len(word), word))),
     # phones: numbers of the North American plan that are kept for fiction, up to the end of a group of digits.
     "{no_fiction}": f"(?!{_GAP.join(['1', '[2-9]', '[0-9]', '[0-9]', *'55501', '[0-9]', '[0-9]'])}(?![0-9]))",
     # Up to 15 digits and more groups than a number has; the sieve counts them.

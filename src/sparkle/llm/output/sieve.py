@@ -28,7 +28,6 @@ from sparkle.llm.output.identity_checks import (
 )
 from sparkle.llm.output.lanes import Lanes, luhn, mod97, weighted
 from sparkle.llm.output.looks import APART, FRAGMENTS, LOOSE, LOOSE_AHEAD
-from sparkle.llm.output.tables import TABLES
 
 PATIENCE = 24
 """Places that a family looks at in vain, in one pass, before it turns to its sieve."""
@@ -174,9 +173,8 @@ def trigger_sieve(sieve: str, never: str, value: str) -> tuple[re.Pattern[str], 
     The sieve matches triggers exactly as the family's screen does, one after the other; its group 1 takes part where
     what follows is turned down. ``value`` is the pattern of the rules' values.
     """
-    words = "|".join(sorted(TABLES.words("not_passwords"), key=len, reverse=True))
     sign = re.sub(r"\{[0-9,]+\}\Z", "", value)
-    never = never.replace("{value}", sign).replace("{not_passwords}", words)
+    never = _filled(never).replace("{value}", sign)
     lead = "\\s{0,3}[\"'“‘`*(\\[【「《_]{0,3}"
     # Atomic, because a trigger is not to be read in another way when what follows it is turned down.
     return (
