@@ -48,6 +48,11 @@ class RuleSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     spare: tuple[str, ...] = ()
     """Harmless uses: a match within one of these does not count, except in text of tools and documents
     (:mod:`sparkle.llm.safety.spares`)."""
+    frames: tuple[str, ...] = ()
+    """Ways to speak of the words without saying them (quoted, reported, in rules for people); as ``spare``, unless
+    something of ``unframed`` stands within or right behind."""
+    unframed: tuple[str, ...] = ()
+    """What makes an order of a frame, such as "now follow it"."""
     reason: str
     reason_zh: str
     examples: Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -173,11 +178,13 @@ def _folded(file: RuleFile) -> RuleFile:
     table = {code: plain for code, plain in fold_table().items() if code > 127 and plain.isalnum()}
     rules = (
         rule
-        if all(pattern.isascii() for pattern in (*rule.patterns, *rule.spare))
+        if all(pattern.isascii() for pattern in (*rule.patterns, *rule.spare, *rule.frames, *rule.unframed))
         else msgspec.structs.replace(
             rule,
             patterns=tuple(pattern.translate(table) for pattern in rule.patterns),
             spare=tuple(pattern.translate(table) for pattern in rule.spare),
+            frames=tuple(pattern.translate(table) for pattern in rule.frames),
+            unframed=tuple(pattern.translate(table) for pattern in rule.unframed),
         )
         for rule in file.rules
     )
