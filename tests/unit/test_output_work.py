@@ -98,3 +98,10 @@ def test_figures_that_never_repeat_do_not_make_the_triggers_remember_them() -> N
 def test_groups_like_those_of_an_iban_of_no_country_are_no_trouble() -> None:
     text = "DE89 3704 0044 0532 0130 01 " * 2 * PATIENCE + "XX31 1111 2222 3333 4444 5555 6666 7777 8888 " * 9
     assert VALIDATOR.check_text(text).text == text
+
+
+def test_a_value_right_behind_another_is_found_in_a_short_text_as_in_a_crowd() -> None:
+    pair, near_miss = "R657085(1)A823456(9) ", "A123456(9) "
+    expected = VALIDATOR.check_text(pair).text
+    assert expected.count("[") == 2
+    assert VALIDATOR.check_text(near_miss * 2 * PATIENCE + pair).text.endswith(expected)

@@ -175,7 +175,8 @@ def _judge_segment(family: Family, work: Pass, first: int, segment: str) -> int:
         at, left = 0, work.room
         while left >= 0 and (found := find(part, at)) is not None:
             start, end = found[group]
-            at = max(end, found[0][0] + 1)
+            # The last sign of a value may be the neighbour that the next one wants, as a sieve sees it, too.
+            at = max(end - 1, found[0][0] + 1)
             if start < 0:
                 continue
             if not plain:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sparkle.llm.output.dialled import hopeful
+from sparkle.llm.output.engine import Find, compile_re2, finder
 from sparkle.llm.output.identity_checks import (
     CARD_LENGTHS,
     HK_VALUES,
@@ -35,6 +36,7 @@ PATIENCE = 24
 _WIDEST = 96
 """More characters than a candidate and its neighbours have."""
 _SPACED_LENGTHS = {country: end + (end - 1) // 4 for country, end in IBAN_LENGTHS.items()}
+_NO_RE2 = re.compile(r"\(\?[<=!]|[*+?}]\+|\{[a-z]")
 _HEAD = re.compile(r"\[[^\]]*\]")
 
 
@@ -60,6 +62,8 @@ class Sieve:
     """The sieve of one rule."""
 
     patterns: tuple[re.Pattern[str], ...]
+    gates: tuple[Find | None, ...]
+    """What RE2 finds wherever the pattern does, where it can say it: often nothing, at a tenth of the time."""
     kind: _Kind | None
     """``None`` when the patterns say all."""
 
@@ -71,8 +75,10 @@ class Sieve:
     def places(self, text: str, low: int, high: int) -> list[Place]:
         """All places that begin in ``text[low:high]``, left to right."""
         found: list[Place] = []
-        for pattern in self.patterns:
-            found += _places(pattern, self.kind, text, low, high)
+        data = text[low : high + _WIDEST].encode()
+        for pattern, gate in zip(self.patterns, self.gates, strict=True):
+            if gate is None or gate(data, 0) is not None:
+                found += _places(pattern, self.kind, text, low, high)
         return sorted(found) if len(self.patterns) > 1 else found
 
 
@@ -159,7 +165,11 @@ def sieve(patterns: Sequence[str], check: str, *, whole: bool) -> Sieve | None:
     """
     if not patterns:
         return None
-    return Sieve(tuple(re.compile(_pattern(p, whole=whole)) for p in patterns), _KINDS.get(check))
+    return Sieve(
+        tuple(re.compile(_pattern(p, whole=whole)) for p in patterns),
+        tuple(None if _NO_RE2.search(p) else finder(compile_re2(p, "sieve")) for p in patterns),
+        _KINDS.get(check),
+    )
 
 
 def family_sieve(sieve: str) -> re.Pattern[str]:
