@@ -250,15 +250,14 @@ def taken(text: str, at: int, rule: Rule) -> tuple[int, int] | None:
     return rule.accepts(text, *value.span()) if value else None
 
 
-@pytest.mark.parametrize("name", ["password", "secret_value"])
 @given(
     parts=st.lists(
         st.one_of(st.sampled_from([*SIGNS, *TRIGGER_SIGNS]), st.sampled_from(TRIGGER_SIGNS)), max_size=30
     )
 )
 @settings(max_examples=200, deadline=None)
-def test_a_sieve_of_triggers_finds_those_that_the_screen_finds(name: str, parts: list[str]) -> None:
-    text, family = "".join(parts), FAMILIES[name]
+def test_a_sieve_of_triggers_finds_those_that_the_screen_finds(parts: list[str]) -> None:
+    text, family = "".join(parts), FAMILIES["password"]
     assert family.sieve is not None
     assert family.screen is not None
     data, byte, found = text.encode(), 0, list[int]()

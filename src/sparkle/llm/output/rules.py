@@ -256,9 +256,9 @@ def _shared_sieve(patterns: tuple[str, ...], check: str, whole: bool) -> Sieve |
 def _shared_together(
     sieve: str, never: str, patterns: tuple[str, ...]
 ) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
-    if not sieve:
-        return None, None
-    return trigger_sieve(sieve, never, "|".join(patterns)) if never else (family_sieve(sieve), None)
+    if never:
+        return trigger_sieve(sieve, never, "|".join(patterns))
+    return family_sieve(sieve) if sieve else None, None
 
 
 @lru_cache(maxsize=512)

@@ -177,8 +177,8 @@ def family_sieve(sieve: str) -> re.Pattern[str]:
     return re.compile(_filled(sieve), re.VERBOSE)
 
 
-def trigger_sieve(sieve: str, never: str, value: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """The sieve of a family of ``assign`` rules, and what turns down what stands behind a trigger.
+def trigger_sieve(sieve: str, never: str, value: str) -> tuple[re.Pattern[str] | None, re.Pattern[str]]:
+    """The sieve of a family of ``assign`` rules, ``None`` without one, and what turns down what a trigger leads to.
 
     The sieve matches triggers exactly as the family's screen does, one after the other; its group 1 takes part where
     what follows is turned down. ``value`` is the pattern of the rules' values.
@@ -187,10 +187,8 @@ def trigger_sieve(sieve: str, never: str, value: str) -> tuple[re.Pattern[str], 
     never = _filled(never).replace("{value}", sign)
     lead = "\\s{0,3}[\"'“‘`*(\\[【「《_]{0,3}"
     # Atomic, because a trigger is not to be read in another way when what follows it is turned down.
-    return (
-        re.compile(f"(?>(?:{sieve})(?={lead}(?:{value})))(?:(?=(?:{never})())|)", re.VERBOSE),
-        re.compile(never, re.VERBOSE),
-    )
+    pattern = f"(?>(?:{sieve})(?={lead}(?:{value})))(?:(?=(?:{never})())|)"
+    return re.compile(pattern, re.VERBOSE) if sieve else None, re.compile(never, re.VERBOSE)
 
 
 def _filled(pattern: str) -> str:
