@@ -27,7 +27,7 @@ from training.windows import ASK_BYTES, Array
 LIMITS = {"strict": 0.05, "balanced": 0.02, "permissive": 0.005}
 """Largest share of harmless texts that a preset may flag."""
 
-ASKED = 0.02
+ASKED = 0.08
 """Share of ordinary prompts (chat, study, instructions) that the deep tier may be asked about."""
 
 _DOCUMENTS = ("docs", "pydoc", "bipia", "d2l", "react", "presidio")

@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from sparkle.llm.safety.classifier_deep import user_cache
-from sparkle.llm.safety.classifier_encoder import Encoder, cache_name, unpack
+from sparkle.llm.safety.classifier_encoder import DIMENSIONS, Encoder, cache_name, unpack
 from sparkle.llm.safety.classifier_features import MASK
 from sparkle.llm.safety.classifier_segments import touched
 from training.fit import SEED, DeepFit, FastFit, row_weights, suspicious
@@ -46,9 +46,9 @@ class Material:
     vectors: Any
     segments: Segments
     embeddings: Array
-    """float32, segments x 512."""
+    """float32, segments x 1,024."""
     around: Array
-    """float32, rows x 512: the mean embedding of each row."""
+    """float32, rows x 1,024: the mean embedding of each row."""
 
     def embeddings_read(self, fast: Array) -> tuple[Array, Array]:
         """Which segments the deep tier reads, and for each row the mean embedding of those.
@@ -103,7 +103,7 @@ def prepare(rows: Sequence[Row], work: Path) -> Material:
     encoder = open_encoder()
     windows, segments = cut(rows), cut_segments(rows)
     words = known_words(encoder, segments.texts)
-    embeddings = Embeddings(encoder, work / "embeddings.npz").of(segments.texts)
+    embeddings = Embeddings(encoder, work / f"embeddings-{DIMENSIONS}.npz").of(segments.texts)
     sizes = np.diff(np.append(segments.starts, len(segments.owner)))
     around = np.add.reduceat(embeddings, segments.starts, axis=0) / sizes[:, None]
     return Material(

@@ -151,7 +151,7 @@ def vector_matrix(windows: Windows, keys: Array) -> Any:
 
 
 class Embeddings:
-    """Embeddings of window texts, kept in a file between runs (float16, 1 KB each)."""
+    """Embeddings of window texts, kept in a file between runs (float16, 2 KB each)."""
 
     def __init__(self, encoder: Encoder, file: Path) -> None:
         self._encoder = encoder
@@ -162,7 +162,7 @@ class Embeddings:
                 self._known = dict(zip(kept["keys"].tolist(), kept["values"], strict=True))
 
     def of(self, texts: Sequence[str]) -> Array:
-        """float32, texts x 512."""
+        """float32, texts x 1,024."""
         keys = [
             hashlib.md5(text.encode("utf-8", "replace"), usedforsecurity=False).hexdigest() for text in texts
         ]

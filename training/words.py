@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sparkle.llm.safety.classifier_encoder import DIMENSIONS, Encoder
+from sparkle.llm.safety.classifier_encoder import PIECE_DIMENSIONS, Encoder
 from sparkle.llm.safety.classifier_features import TOKEN
 from sparkle.llm.safety.fold import fold
 from training.windows import Array
@@ -53,7 +53,7 @@ def known_words(encoder: Encoder, texts: Sequence[str]) -> Words:
             found[key] = [piece for piece in encoder.pieces(text)[1:-1] if piece]
     found = {key: ids for key, ids in found.items() if ids}
     keys = np.array(sorted(found), np.uint32)
-    vectors = np.zeros((len(keys), DIMENSIONS), np.float32)
+    vectors = np.zeros((len(keys), PIECE_DIMENSIONS), np.float32)
     for row, key in enumerate(keys.tolist()):
         vectors[row] = encoder.inputs(np.array(found[key])).mean(axis=0)
     vectors -= vectors.mean(axis=0)
