@@ -146,3 +146,10 @@ def test_the_markdown_state_skips_what_changes_nothing_like_what_it_reads() -> N
     at_once = Markdown()
     at_once.advance(text)
     assert steps == at_once
+
+
+def test_a_long_s_is_an_s_to_the_search_and_breaks_nothing() -> None:
+    text = "a few words javaſcript:x and ſcript:y 中文 " * 40
+    assert VALIDATOR.check_text(text).text == text
+    linked = text + "[x](javascript:alert(1))"
+    assert "javascript:alert" not in VALIDATOR.check_text(linked).text

@@ -42,6 +42,8 @@ _OPEN = re.compile(r"<(?=[a-z/!?])", re.IGNORECASE)
 _SCHEME = re.compile(r"(?:javascript|vbscript|livescript|data):", re.IGNORECASE)
 _BROKEN = re.compile(r"(?:java|vb|live)[\s\x00-\x1f]{1,4}\Z", re.IGNORECASE)
 _LINK = re.compile(r"(?:[(<\"'=]|\]:\s{0,3}<?)\Z")
+_BEFORE_LINK = 8
+"""Characters before an address that say whether it is a link."""
 _LOOSE = 2048
 """Characters behind the last ``<`` in which a handler may still be an attribute to a lenient parser."""
 _LONGEST_ELEMENT = 512
@@ -150,6 +152,9 @@ class ActiveScanner:
             if not (token := tokens.next(at)):
                 break
             start, end = token.span()
+            if token.lastgroup == "uri" and not (sparse or state.in_tag or _link_before(text, start)):
+                tokens.skip(token)
+                continue  # the name of a language, say: nothing to know about its place
             if (
                 calm
                 and not state.markdown.distrusted
@@ -251,10 +256,10 @@ class ActiveScanner:
             assigned = text[end : end + 1] == "="
             return (start, end) if state.in_tag or (loose and assigned) else None
         if kind == "uri":
-            before = text[max(0, start - 8) : start]
+            before = text[max(0, start - _BEFORE_LINK) : start]
             if token.group().lower() == "script:" and not (loose and _BROKEN.search(before)):
                 return None
-            return (start, end) if state.in_tag or _LINK.search(before) else None
+            return (start, end) if state.in_tag or _link_before(text, start) else None
         if kind == "entity":
             begin, stop = piece_around(text, low, start)
             plain = re.sub(r"[\s\x00-\x1f]", "", html.unescape(text[begin:stop]))
@@ -269,6 +274,11 @@ class ActiveScanner:
         if end > low:
             spans.append(Span(low, end, self._rules["script"], continued=True))
         return _pass(text, low, end, state)
+
+
+def _link_before(text: str, start: int) -> bool:
+    """Whether what begins at ``start`` stands where a link begins."""
+    return _LINK.search(text, max(0, start - _BEFORE_LINK), start) is not None
 
 
 def _last_open(text: str, start: int, end: int, state: ActiveState) -> int:

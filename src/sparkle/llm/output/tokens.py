@@ -38,6 +38,11 @@ class Tokens:
         """How many characters a part of ``data`` is."""
         return len(data) if self._plain else len(data.decode())
 
+    def skip(self, token: re.Match[str]) -> None:
+        """Go on behind a token in which no other begins."""
+        if self.data is not None:
+            self._byte, self._place = self.byte(token.end()), token.end()
+
     def next(self, at: int) -> re.Match[str] | None:
         """The first token at or after ``at`` that was not returned before."""
         if self.data is None:
@@ -54,7 +59,8 @@ class Tokens:
             start = found[0][0]
             place += start - byte if self._plain else len(self.data[byte:start].decode())
             token = self.exact.match(self.text, place)
-            byte, place = start + 1, place + 1  # a token begins with an ASCII character
+            # Mostly ASCII; but to RE2 a long s, ſ, is an s in either case.
+            byte, place = start + (1 if self._plain else len(self.text[place].encode())), place + 1
             if token:
                 self._byte, self._place = byte, place
                 return token
