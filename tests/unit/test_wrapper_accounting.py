@@ -60,7 +60,7 @@ async def test_a_call_cancelled_while_its_long_answer_is_checked_is_charged(
 
     monkeypatch.setattr(security_wrapper, "guard_answer", slow)
     async with ScriptedUpstream() as up, services(tmp_path, up.url) as built:
-        up.answer(text="word " * 10_000, usage=(7, 5_000))
+        up.answer(text="interminable " * 10_000, usage=(7, 5_000))  # judged in a thread
         call = asyncio.ensure_future(built.wrapper.chat("u", HELLO, model="gpt-test"))
         await asyncio.to_thread(checking.wait, 10)
         call.cancel()

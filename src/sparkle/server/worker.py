@@ -18,6 +18,8 @@ log = logging.getLogger("sparkle.server")
 
 _MODEL_SECONDS = 60.0
 """How long the announcement waits for the local model."""
+_SETTLE_SECONDS = 3.0
+"""How long the end waits for calls that were cut off."""
 
 
 class _Server(uvicorn.Server):
@@ -42,6 +44,19 @@ class _Server(uvicorn.Server):
                 log.warning("serving without the local model: it does not answer yet")
                 return
             await self._gateway.clock.sleep(0.02)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn cancels calls that outlast the drain and ends the application at once; they still have to be settled
+        # and recorded.
+        end = self.lifespan.shutdown
+
+        async def after_the_calls() -> None:
+            if calls := tuple(self.server_state.tasks):
+                await asyncio.wait(calls, timeout=_SETTLE_SECONDS)
+            await end()
+
+        self.lifespan.shutdown = after_the_calls
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         delay = self._gateway.settings.server.drain_delay_seconds
