@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
-import msgspec
-
 import sparkle
 from sparkle.errors import SparkleError
 
 _HEADINGS = {"Args:": "Arguments", "Returns:": "Returns", "Raises:": "Raises", "Yields:": "Yields"}
 _ROLE = re.compile(r":(?:class|meth|func|mod|data|attr):`~?(?:[\w.]*\.)?(\w+)`")
 _ITEM = re.compile(r"^(\*{0,2}\w+(?:, \w+)*): (.*)$")
-_ELSEWHERE = (msgspec.Struct, SparkleError)
+_ELSEWHERE = (sparkle.Settings, sparkle.Policy, SparkleError)
 """Settings, policy and errors have pages of their own."""
 
 
@@ -64,8 +62,8 @@ def _function(name: str, value: Any, level: str) -> str:
 
 
 def _fields(kind: type[Any]) -> Iterator[tuple[str, str, str]]:
-    """Fields of a dataclass, with the string that stands below each in the source."""
-    if not hasattr(kind, "__dataclass_fields__"):
+    """Fields of a dataclass or struct, with the string that stands below each in the source."""
+    if not (hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__struct_fields__")):
         return
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     body = tree.body if isinstance(tree, ast.ClassDef) else []

@@ -13,7 +13,10 @@ from tests.docs.generate import names_in, reference_pages, renewed
 from tests.docs.markdown_blocks import pages
 from tests.docs.reference_sections import SECTIONS
 
+import sparkle
+from sparkle.errors import SparkleError
 from sparkle.llm.policy import AllowEntry, Policy
+from sparkle.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = pages(ROOT)
@@ -32,6 +35,17 @@ def test_a_reference_page_is_what_the_code_says(page: Path) -> None:
 def test_every_generated_section_stands_on_a_page() -> None:
     placed = [name for page in reference_pages() for name in names_in(page.read_text("utf-8"))]
     assert sorted(placed) == sorted(SECTIONS)
+
+
+def test_every_public_name_is_explained_somewhere() -> None:
+    written = "".join(page.read_text("utf-8") for page in (ROOT / "docs/reference").glob("*.md"))
+    apart = (Settings, Policy, SparkleError)  # pages of their own, by field and by code
+    names = [name for name in sparkle.__all__ if not _is_one_of(getattr(sparkle, name), apart)]
+    assert not [name for name in names if f"### {name}\n" not in written]
+
+
+def _is_one_of(value: object, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, type) and issubclass(value, kinds)
 
 
 def test_the_policy_page_names_every_field() -> None:
