@@ -73,6 +73,9 @@ def make_celery(target: BrokerTarget, queues: Sequence[str]) -> Any:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_consumer="sparkle.tasks.worker.consumer:PatientConsumer",
+        # A broker that answers with an error (its disk is full) is a lost line, also where the answer is to an ack: one
+        # that is only logged stays in the prefetch window for good, and the worker takes no more.
+        broker_channel_error_retry=True,
         worker_proc_alive_timeout=30.0,
         enable_utc=True,
     )

@@ -22,12 +22,6 @@ _MOST_SECONDS = 2.0
 class PatientConsumer(Consumer):  # pyright: ignore[reportGeneralTypeIssues]
     """Celery waits up to 30 s between two attempts to reach the broker; so long tasks would wait after its restart."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # A broker that answers with an error (its disk is full) is no reason for the worker to end: it comes back as
-        # from a lost line.
-        self.connection_errors = (*self.connection_errors, *self.channel_errors)
-
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, trying again until it works or the worker is told to stop."""
         said = False
