@@ -10,6 +10,7 @@ import base64
 import binascii
 import codecs
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
 from sparkle.llm.safety.decoders import MAX_RUN, decoded_text
@@ -190,13 +191,15 @@ def grouped(view: View) -> Iterator[Run]:
                         last = stop
                         break
             at = last
-    taken = [run[:2] for run in found]
-    words = [run for run in _words(view.source) if not _within(run, taken)]
+    starts = [run[0] for run in found]
+    words = [run for run in _words(view.source) if not _met(run, found, starts)]
     yield from sorted([*found, *words])
 
 
-def _within(run: Run, taken: Sequence[tuple[int, int]]) -> bool:
-    return any(start < run[1] and run[0] < end for start, end in taken)
+def _met(run: Run, found: Sequence[Run], starts: Sequence[int]) -> bool:
+    """Whether a run overlaps one of those found, which follow each other and begin at ``starts``."""
+    before = bisect_left(starts, run[1])
+    return before > 0 and found[before - 1][1] > run[0]
 
 
 def _joined(source: str, groups: Sequence[tuple[int, int]], size: int) -> str | None:
